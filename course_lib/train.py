@@ -1,0 +1,527 @@
+r"""One training loop for every family.
+
+The *loop* (:func:`fit`) is boring: it fetches batch k, calls the step, stores what the step reports, calls the hooks.
+The *step* owns what a family is about: its losses, optimizers, gradient clipping and weight averaging.
+
+- :func:`minimize` makes the step of everything with one loss: autoencoder, VAE, autoregressive model, flow, diffusion.
+- :func:`alternate` makes the step of two players: GAN and WGAN-GP.
+
+*Hooks* only observe. They run on a copy of the random state, so adding one never changes what is learned.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+__all__ = [
+    "EMA",
+    "Checkpoint",
+    "CheckpointError",
+    "History",
+    "NonFiniteError",
+    "Progress",
+    "alternate",
+    "attended",
+    "every",
+    "fit",
+    "minimize",
+]
+
+Batch = Any  # a tensor, or a tuple of tensors such as (x, c)
+Step = Callable[[Batch], Mapping[str, Tensor]]
+Hook = Callable[[int, "History"], None]
+
+
+class Indexable(Protocol):
+    """Endless batches: ``batches[k]`` is batch k, whatever was asked for before."""
+
+    def __getitem__(self, k: int) -> Batch: ...
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss became NaN or infinite; the message names the loss and the step."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, read, or does not belong to what is being trained."""
+
+
+# ------------------------------------------------------------------------------------------------------- the loop
+
+
+class History:
+    r"""What the steps reported: one series of scalars per name.
+
+    The values stay on the device until a series is read, so recording never makes the GPU wait.
+
+    Example:
+        >>> history = History()
+        >>> history.append({"loss": torch.tensor(2.0)})
+        >>> history.append({"loss": torch.tensor(1.0)})
+        >>> history["loss"], len(history)
+        (tensor([2., 1.]), 2)
+    """
+
+    def __init__(self) -> None:
+        self._series: dict[str, list[Tensor]] = {}
+        self._steps = 0
+        self._checked = 0
+
+    def __len__(self) -> int:
+        """Number of steps recorded."""
+        return self._steps
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the series."""
+        return iter(self._series)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One series, on the CPU, shape (steps,)."""
+        if name not in self._series:
+            raise KeyError(f"no series {name!r}; there are {', '.join(sorted(self._series)) or 'none yet'}")
+        return torch.stack(self._series[name]).cpu()
+
+    def append(self, logs: Mapping[str, Tensor]) -> None:
+        """Record what one step reported."""
+        for name, value in logs.items():
+            self._series.setdefault(name, []).append(value.detach())
+        self._steps += 1
+
+    def require_finite(self) -> None:
+        """Raise :class:`NonFiniteError` when a value recorded since the last call is NaN or infinite."""
+        for name, values in self._series.items():
+            if not (recent := values[self._checked :]):
+                continue
+            finite = (
+                torch.stack(recent).flatten(1).isfinite().all(1) if recent[0].ndim else torch.stack(recent).isfinite()
+            )
+            if not finite.all():
+                step = self._checked + int((~finite).nonzero()[0])
+                raise NonFiniteError(
+                    f"{name} is {values[step].tolist()} at step {step}: training stopped. "
+                    "Look for a learning rate that is too high, a division by zero, or the log of zero."
+                )
+        self._checked = self._steps
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The series as tensors, for a checkpoint."""
+        return {name: self[name] for name in self}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the series of :meth:`state_dict`."""
+        self._series = {name: list(values.unbind()) for name, values in state.items()}
+        self._steps = self._checked = max((len(values) for values in self._series.values()), default=0)
+
+
+def fit(
+    step: Step, batches: Indexable, steps: int, *, history: History | None = None, hooks: Iterable[Hook] = ()
+) -> History:
+    r"""Run ``step`` on batch after batch.
+
+    Args:
+        step: Does one update and returns named scalars, as made by :func:`minimize` or :func:`alternate`.
+        batches: Endless batches; batch k is ``batches[k]``.
+        steps: Total number of steps, counted from the very beginning of training.
+        history: What earlier steps reported, from :meth:`Checkpoint.restore`; training goes on after them.
+        hooks: Called as ``hook(k, history)`` after step k, under a copy of the random state.
+
+    Returns:
+        The history of all steps.
+
+    Raises:
+        NonFiniteError: If a reported value is NaN or infinite; the message names the step.
+
+    Example:
+        >>> from course_lib.data import Batches
+        >>> model = nn.Linear(1, 1)
+        >>> x = torch.linspace(-1, 1, 64)[:, None]
+        >>> step = minimize(lambda x: ((model(x) - 3 * x) ** 2).mean(), torch.optim.Adam(model.parameters(), lr=0.1))
+        >>> history = fit(step, Batches(x, batch_size=32), 300)
+        >>> bool(history["loss"][-1] < 1e-3)
+        True
+    """
+    history = History() if history is None else history
+    hooks = list(hooks)
+    check_every = 50  # looking at a value makes a GPU wait, so look at 50 at a time
+    with Progress(steps, done=len(history)) as progress:
+        for k in range(len(history), steps):
+            history.append(step(batches[k]))
+            if (k + 1) % check_every == 0 or k + 1 == steps:
+                history.require_finite()
+            progress.advance(history)
+            if hooks:
+                with _forked_random_state():
+                    for hook in hooks:
+                        hook(k, history)
+    return history
+
+
+def every(n: int, hook: Hook) -> Hook:
+    r"""Call ``hook`` after every n-th step only.
+
+    Args:
+        n: Number of steps between calls.
+        hook: The hook to call.
+
+    Returns:
+        A hook.
+
+    Raises:
+        ValueError: If ``n`` is less than 1.
+
+    Example:
+        >>> seen = []
+        >>> hook = every(2, lambda k, history: seen.append(k))
+        >>> for k in range(5):
+        ...     hook(k, History())
+        >>> seen
+        [1, 3]
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+
+    def sometimes(k: int, history: History) -> None:
+        if (k + 1) % n == 0:
+            hook(k, history)
+
+    return sometimes
+
+
+@contextmanager
+def _forked_random_state() -> Iterator[None]:
+    cpu, cuda = torch.get_rng_state(), _cuda_random_states()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def _cuda_random_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+
+
+# ------------------------------------------------------------------------------------------------------ the steps
+
+
+def minimize(
+    loss: Callable[..., Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    clip: float | None = None,
+    ema: EMA | None = None,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> Step:
+    r"""Make the step of a model with one loss: compute it, backpropagate, update.
+
+    Args:
+        loss: Maps a batch to a scalar; a tuple batch is passed as several arguments.
+        optimizer: Holds the parameters to update.
+        clip: Largest Euclidean norm of the gradient of all parameters together; no clipping when omitted.
+        ema: Running average to update after the parameters.
+        schedule: Learning-rate schedule to advance after each step.
+
+    Returns:
+        A step that reports ``loss``, and ``grad_norm`` (before clipping) when ``clip`` is given.
+
+    Example:
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> step = minimize(lambda x: (w * x).square().mean(), torch.optim.SGD([w], lr=0.1))
+        >>> step(torch.ones(4))["loss"].item(), round(w.item(), 3)  # the gradient is 2 w = 2
+        (1.0, 0.8)
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        value = _call(loss, batch)
+        logs = {"loss": value}
+        optimizer.zero_grad()
+        value.backward()
+        if clip is not None:
+            logs["grad_norm"] = nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        if ema is not None:
+            ema.update()
+        if schedule is not None:
+            schedule.step()
+        return logs
+
+    return step
+
+
+def alternate(
+    critic_loss: Callable[..., Tensor],
+    generator_loss: Callable[..., Tensor],
+    *,
+    critic_optimizer: torch.optim.Optimizer,
+    generator_optimizer: torch.optim.Optimizer,
+    n_critic: int = 1,
+    after_critic: Callable[[], None] | None = None,
+    ema: EMA | None = None,
+) -> Step:
+    r"""Make the step of two players: ``n_critic`` updates of the critic, each on fresh data, then one of the generator.
+
+    Args:
+        critic_loss: Maps real data to the loss of the critic (or discriminator). It draws the fake data itself and
+            must detach it, so that this update leaves the generator alone.
+        generator_loss: Maps real data to the loss of the generator. Only the size of the data and its labels matter.
+        critic_optimizer: Holds the parameters of the critic.
+        generator_optimizer: Holds the parameters of the generator.
+        n_critic: Critic updates per generator update. The batch is cut into this many parts, one for each.
+        after_critic: Called after each critic update; weight clipping goes here.
+        ema: Running average of the generator, updated after it.
+
+    Returns:
+        A step that reports ``critic`` and ``generator``, the two losses; the critic's is that of its last update.
+
+    Raises:
+        ValueError: If a batch cannot be cut into ``n_critic`` parts of equal size.
+
+    Reference:
+        Goodfellow et al., *Generative Adversarial Nets* (2014), Algorithm 1; Gulrajani et al., *Improved Training of
+        Wasserstein GANs* (2017), Algorithm 1 (fresh real data for every critic update).
+
+    Example:
+        >>> c, g = (torch.tensor(1.0, requires_grad=True) for _ in range(2))
+        >>> step = alternate(
+        ...     lambda x: (c * (x.mean() - g.detach())) ** 2,
+        ...     lambda x: (g - x.mean()) ** 2,
+        ...     critic_optimizer=torch.optim.SGD([c], lr=0.1),
+        ...     generator_optimizer=torch.optim.SGD([g], lr=0.5),
+        ... )
+        >>> sorted(step(torch.zeros(4))), g.item()
+        (['critic', 'generator'], 0.0)
+    """
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        for part in _parts(batch, n_critic):
+            critic_value = _call(critic_loss, part)
+            critic_optimizer.zero_grad()
+            critic_value.backward()
+            critic_optimizer.step()
+            if after_critic is not None:
+                after_critic()
+        generator_value = _call(generator_loss, part)
+        generator_optimizer.zero_grad()
+        generator_value.backward()
+        generator_optimizer.step()
+        if ema is not None:
+            ema.update()
+        return {"critic": critic_value, "generator": generator_value}
+
+    return step
+
+
+def _call(loss: Callable[..., Tensor], batch: Batch) -> Tensor:
+    return loss(*batch) if isinstance(batch, tuple) else loss(batch)
+
+
+def _parts(batch: Batch, n: int) -> Iterable[Batch]:
+    if n == 1:
+        return [batch]
+    tensors = batch if isinstance(batch, tuple) else (batch,)
+    if len(tensors[0]) % n:
+        raise ValueError(f"a batch of {len(tensors[0])} cannot be cut into {n} equal parts, one per critic update")
+    parts = zip(*(t.chunk(n) for t in tensors), strict=True)
+    return parts if isinstance(batch, tuple) else (part for (part,) in parts)
+
+
+class EMA:
+    r"""An exponential moving average of a model's parameters.
+
+    .. math:: \bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta
+
+    The average starts at the model's current parameters. Buffers are copied, not averaged.
+
+    Args:
+        model: The model that is being trained.
+        decay: The factor d in [0, 1). The average remembers about 1/(1 - d) steps.
+
+    Raises:
+        ValueError: If ``decay`` lies outside [0, 1).
+
+    Reference:
+        Polyak and Juditsky, *Acceleration of Stochastic Approximation by Averaging* (1992), for the idea.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> ema = EMA(model, decay=0.9)
+        >>> before = model.weight.item()
+        >>> _ = model.weight.data.add_(1.0)
+        >>> ema.update()
+        >>> round(ema.model.weight.item() - before, 4)
+        0.1
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        self._source = model
+        self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._average.n_averaged.fill_(1)  # the first update averages too, instead of copying
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with averaged parameters."""
+        return self._average.module
+
+    def update(self) -> None:
+        """Take the model's current parameters into the average."""
+        self._average.update_parameters(self._source)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return self._average.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the average of :meth:`state_dict`."""
+        self._average.load_state_dict(state)
+
+
+# ------------------------------------------------------------------------------------------------------ the hooks
+
+
+class Checkpoint:
+    r"""A hook that saves everything needed to resume training to the bit.
+
+    A file holds the history, the random states of CPU and GPU, and the ``state_dict`` of every named part. It is
+    written beside its final place and then renamed, so an interruption leaves the previous file whole.
+
+    Args:
+        path: The file.
+        every: Number of steps between saves.
+        parts: Everything that changes during training, by name: models, optimizers, schedules, averages.
+
+    Raises:
+        ValueError: If ``every`` is less than 1.
+
+    Example:
+        >>> import tempfile
+        >>> from course_lib.data import Batches
+        >>> def run(path, steps):
+        ...     model = nn.Linear(1, 1)
+        ...     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        ...     checkpoint = Checkpoint(path, every=5, model=model, optimizer=optimizer)
+        ...     step = minimize(lambda x: model(x).square().mean(), optimizer)
+        ...     batches = Batches(torch.ones(8, 1), batch_size=4)
+        ...     return fit(step, batches, steps, history=checkpoint.restore(), hooks=[checkpoint])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = run(Path(folder) / "run.pt", steps=5)  # stopped after 5 of 10 steps ...
+        ...     len(run(Path(folder) / "run.pt", steps=10))  # ... and gone on with
+        10
+    """
+
+    def __init__(self, path: str | Path, *, every: int, **parts: Any) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.path, self.every, self.parts = Path(path), every, parts
+
+    def __call__(self, k: int, history: History) -> None:
+        """Save after step k if it is due; a history with NaN in it is never saved."""
+        if (k + 1) % self.every == 0:
+            history.require_finite()
+            self._write(
+                {
+                    "history": history.state_dict(),
+                    "random": {"cpu": torch.get_rng_state(), "cuda": _cuda_random_states()},
+                    "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                }
+            )
+
+    def restore(self) -> History:
+        """Load the file into the parts, set the random states, and return the history (empty without a file)."""
+        history = History()
+        if not self.path.exists():
+            return history
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved = state["parts"]
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            raise CheckpointError(
+                f"{self.path} is not a whole checkpoint ({type(error).__name__}); delete it to start afresh"
+            ) from error
+        if set(saved) != set(self.parts):
+            raise CheckpointError(f"{self.path} holds {sorted(saved)}, but this training has {sorted(self.parts)}")
+        for name, part in self.parts.items():
+            try:
+                part.load_state_dict(saved[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise CheckpointError(f"{name} in {self.path} does not fit what is being trained: {reason}") from error
+        history.load_state_dict(state["history"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if state["random"]["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        return history
+
+    def _write(self, state: dict[str, Any]) -> None:
+        partial = self.path.with_name(self.path.name + ".part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, partial)
+            os.replace(partial, self.path)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise CheckpointError(f"cannot write the checkpoint {self.path}: {str(error).splitlines()[0]}") from error
+
+
+def attended() -> bool:
+    """Whether somebody may be watching: not in continuous integration, not in a test, not when a book is executed.
+
+    Returns:
+        False when one of the environment variables ``COURSE_UNATTENDED``, ``CI`` or ``PYTEST_VERSION`` is set.
+
+    Example:
+        >>> attended()  # this example runs as a test
+        False
+    """
+    return not any(os.environ.get(name) for name in ("COURSE_UNATTENDED", "CI", "PYTEST_VERSION"))
+
+
+class Progress:
+    r"""A progress bar that appears after two seconds, and never when nobody watches.
+
+    Args:
+        steps: Total number of steps.
+        done: Steps that were done before.
+        label: Name of what is going on.
+
+    Example:
+        >>> with Progress(3) as progress:
+        ...     for _ in range(3):
+        ...         progress.advance()
+    """
+
+    def __init__(self, steps: int, *, done: int = 0, label: str = "training") -> None:
+        self._bar = tqdm(
+            total=steps, initial=done, desc=label, unit="step", delay=2, disable=not attended(), file=sys.stderr
+        )
+        self._shown = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def advance(self, history: History | None = None) -> None:
+        """Count one step; show the latest values once a second at most, since reading them makes a GPU wait."""
+        if self._bar.disable:
+            return
+        self._bar.update()
+        if history is not None and time.monotonic() - self._shown > 1:
+            self._shown = time.monotonic()
+            self._bar.set_postfix({name: f"{history._series[name][-1].mean().item():.3g}" for name in history})
