@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import ast
 import base64
+import html
 import inspect
 import os
 import random
 import textwrap
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
 from course_lib import plot
 from course_lib.plot import Figure, png
 from course_lib.train import attended
 
-__all__ = ["PROFILES", "ClaimError", "Run", "check", "setup", "show", "show_source"]
+__all__ = ["PROFILES", "ClaimError", "Run", "check", "drawing", "setup", "show", "show_source"]
 
 T = TypeVar("T")
 
@@ -151,6 +153,33 @@ def show(figure: Figure, *, alt: str) -> None:
         metadata={"image/png": {"alt": alt, "width": width}},
         raw=True,
     )
+
+
+def drawing(name: str, *, alt: str) -> HTML:
+    r"""Show a drawing of the course; it takes the colours of the page, light or dark.
+
+    Args:
+        name: Name of the drawing.
+        alt: What a reader should learn from the drawing, in a sentence or two.
+
+    Returns:
+        The drawing, as inline SVG.
+
+    Raises:
+        ValueError: If there is no such drawing.
+
+    Example:
+        >>> "<svg" in drawing("autoencoder", alt="Data, encoder, code, decoder, reconstruction.").data
+        True
+    """
+    drawings = {path.name.removesuffix(".svg"): path for path in (files("course_lib") / "drawings").iterdir()}
+    if name not in drawings:
+        raise ValueError(f"no drawing is called {name!r}; there are {', '.join(sorted(drawings))}")
+    svg = drawings[name].read_text(encoding="utf-8")
+    label = (
+        f'role="img" aria-label="{html.escape(alt)}" style="display:block;width:100%;max-width:720px;margin:1em auto"'
+    )
+    return HTML(svg.replace("<svg", f"<svg {label}", 1))
 
 
 def show_source(obj: Any) -> None:

@@ -479,16 +479,19 @@ class Checkpoint:
 
 
 def attended() -> bool:
-    """Whether somebody may be watching: not in continuous integration, not in a test, not when a book is executed.
+    """Whether somebody may be watching: not in continuous integration, not in a test, not when output goes to a file.
 
     Returns:
-        False when one of the environment variables ``COURSE_UNATTENDED``, ``CI`` or ``PYTEST_VERSION`` is set.
+        False when one of the environment variables ``COURSE_UNATTENDED``, ``CI`` or ``PYTEST_VERSION`` is set, or when
+        there is neither a terminal nor a notebook.
 
     Example:
         >>> attended()  # this example runs as a test
         False
     """
-    return not any(os.environ.get(name) for name in ("COURSE_UNATTENDED", "CI", "PYTEST_VERSION"))
+    if any(os.environ.get(name) for name in ("COURSE_UNATTENDED", "CI", "PYTEST_VERSION")):
+        return False
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
 
 
 class Progress:
