@@ -8,7 +8,7 @@ from math import prod
 
 from torch import nn
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "conv_networks", "dense_networks"]
 
 
 class MLP(nn.Sequential):
@@ -102,6 +102,52 @@ class ConvDecoder(nn.Sequential):
             nn.SiLU(),
             nn.ConvTranspose2d(channels[0], shape[0], kernel_size=4, stride=2, padding=1),  # (B, C, H, W)
         )
+
+
+def dense_networks(
+    shape: Sequence[int], latent: int, *, hidden: Sequence[int] = (512, 256)
+) -> tuple[nn.Module, nn.Module]:
+    """Make a fully connected encoder and decoder, one the mirror image of the other.
+
+    Args:
+        shape: Shape of one example, such as (C, H, W).
+        latent: Size of the code K.
+        hidden: Sizes of the encoder's hidden layers; the decoder has them in reverse.
+
+    Returns:
+        The encoder, (B, *shape) -> (B, K), and the decoder, (B, K) -> (B, *shape).
+
+    Example:
+        >>> import torch
+        >>> encoder, decoder = dense_networks((1, 8, 8), 4, hidden=[32])
+        >>> decoder(encoder(torch.zeros(2, 1, 8, 8))).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    encoder = nn.Sequential(nn.Flatten(), MLP(prod(shape), latent, hidden=hidden))
+    decoder = nn.Sequential(MLP(latent, prod(shape), hidden=hidden[::-1]), nn.Unflatten(1, tuple(shape)))
+    return encoder, decoder
+
+
+def conv_networks(
+    shape: Sequence[int], latent: int, *, channels: tuple[int, int] = (32, 64)
+) -> tuple[nn.Module, nn.Module]:
+    """Make a convolutional encoder and decoder for images.
+
+    Args:
+        shape: Shape (C, H, W) of the images; H and W must be multiples of 4.
+        latent: Size of the code K.
+        channels: Channels after each of the encoder's two convolutions.
+
+    Returns:
+        The encoder, (B, C, H, W) -> (B, K), and the decoder, (B, K) -> (B, C, H, W).
+
+    Example:
+        >>> import torch
+        >>> encoder, decoder = conv_networks((1, 8, 8), 4)
+        >>> decoder(encoder(torch.zeros(2, 1, 8, 8))).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    return ConvEncoder(shape, latent, channels=channels), ConvDecoder(latent, shape, channels=channels)
 
 
 def _quarter(shape: Sequence[int], channels: int) -> tuple[int, int, int]:

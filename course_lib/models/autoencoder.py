@@ -14,15 +14,10 @@ objective says how codes are distributed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
-
 import torch
 from torch import Tensor, nn
 
-from course_lib.nn import MLP, ConvDecoder, ConvEncoder
-
-__all__ = ["Autoencoder", "DenoisingAutoencoder", "conv_networks", "dense_networks", "linear_autoencoder"]
+__all__ = ["Autoencoder", "DenoisingAutoencoder", "linear_autoencoder"]
 
 
 class Autoencoder(nn.Module):
@@ -138,50 +133,6 @@ def linear_autoencoder(*, dim: int, latent: int) -> Autoencoder:
     if not 1 <= latent < dim:
         raise ValueError(f"a bottleneck needs 1 <= latent < dim, got latent {latent} and dim {dim}")
     return Autoencoder(nn.Linear(dim, latent), nn.Linear(latent, dim))
-
-
-def dense_networks(
-    shape: Sequence[int], latent: int, *, hidden: Sequence[int] = (512, 256)
-) -> tuple[nn.Module, nn.Module]:
-    """Make a fully connected encoder and decoder, one the mirror image of the other.
-
-    Args:
-        shape: Shape of one example, such as (C, H, W).
-        latent: Size of the code K.
-        hidden: Sizes of the encoder's hidden layers; the decoder has them in reverse.
-
-    Returns:
-        The encoder, (B, *shape) -> (B, K), and the decoder, (B, K) -> (B, *shape).
-
-    Example:
-        >>> model = Autoencoder(*dense_networks((1, 8, 8), 4, hidden=[32]))
-        >>> model(torch.zeros(2, 1, 8, 8)).shape
-        torch.Size([2, 1, 8, 8])
-    """
-    encoder = nn.Sequential(nn.Flatten(), MLP(prod(shape), latent, hidden=hidden))
-    decoder = nn.Sequential(MLP(latent, prod(shape), hidden=hidden[::-1]), nn.Unflatten(1, tuple(shape)))
-    return encoder, decoder
-
-
-def conv_networks(
-    shape: Sequence[int], latent: int, *, channels: tuple[int, int] = (32, 64)
-) -> tuple[nn.Module, nn.Module]:
-    """Make a convolutional encoder and decoder for images.
-
-    Args:
-        shape: Shape (C, H, W) of the images; H and W must be multiples of 4.
-        latent: Size of the code K.
-        channels: Channels after each of the encoder's two convolutions.
-
-    Returns:
-        The encoder, (B, C, H, W) -> (B, K), and the decoder, (B, K) -> (B, C, H, W).
-
-    Example:
-        >>> model = Autoencoder(*conv_networks((1, 8, 8), 4))
-        >>> model(torch.zeros(2, 1, 8, 8)).shape
-        torch.Size([2, 1, 8, 8])
-    """
-    return ConvEncoder(shape, latent, channels=channels), ConvDecoder(latent, shape, channels=channels)
 
 
 def _squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
