@@ -77,13 +77,13 @@ class LabelledImages(NamedTuple):
 def images(name: str, *, split: str = "train", root: str | Path | None = None) -> LabelledImages:
     r"""Load a set of images as two tensors.
 
-    =================  ==========  ==================  ========  ========================================
-    name               shape       train / test        levels    where it comes from
-    =================  ==========  ==================  ========  ========================================
-    ``digits``         1 x 8 x 8   1,437 / 360         17        inside scikit-learn: nothing to download
-    ``mnist``          1 x 28 x 28 60,000 / 10,000     256       torchvision
-    ``fashion-mnist``  1 x 28 x 28 60,000 / 10,000     256       torchvision
-    =================  ==========  ==================  ========  ========================================
+    =================  ===========  ===============  ======  ========================================
+    name               shape        train / test     levels  where it comes from
+    =================  ===========  ===============  ======  ========================================
+    ``digits``         1 x 8 x 8    1,437 / 360      17      inside scikit-learn: nothing to download
+    ``mnist``          1 x 28 x 28  60,000 / 10,000  256     torchvision
+    ``fashion-mnist``  1 x 28 x 28  60,000 / 10,000  256     torchvision
+    =================  ===========  ===============  ======  ========================================
 
     Args:
         name: ``digits``, ``mnist`` or ``fashion-mnist``.

@@ -107,7 +107,7 @@ class ConvDecoder(nn.Sequential):
 def dense_networks(
     shape: Sequence[int], latent: int, *, hidden: Sequence[int] = (512, 256)
 ) -> tuple[nn.Module, nn.Module]:
-    """Make a fully connected encoder and decoder, one the mirror image of the other.
+    r"""Make a fully connected encoder and decoder, one the mirror image of the other.
 
     Args:
         shape: Shape of one example, such as (C, H, W).
@@ -115,7 +115,7 @@ def dense_networks(
         hidden: Sizes of the encoder's hidden layers; the decoder has them in reverse.
 
     Returns:
-        The encoder, (B, *shape) -> (B, K), and the decoder, (B, K) -> (B, *shape).
+        The encoder, (B, \*shape) -> (B, K), and the decoder, (B, K) -> (B, \*shape).
 
     Example:
         >>> import torch

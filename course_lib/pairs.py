@@ -1,8 +1,9 @@
 r"""Notebook pairs: the ``.py`` file is the source, the ``.ipynb`` beside it is generated and executed.
 
-Two commands, and no file times anywhere:
+Three commands, and no file times anywhere:
 
 - ``python -m course_lib.pairs execute notebooks/02_autoencoders.py`` runs the source and stores its outputs;
+- ``python -m course_lib.pairs refresh`` takes changed text into the notebook when no code changed;
 - ``python -m course_lib.pairs check`` says where a pair disagrees, and changes nothing.
 
 Executing twice gives the same bytes: cell ids are derived from the content of the cells, timing is not recorded, and
@@ -27,7 +28,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-__all__ = ["PairError", "execute", "problems", "read", "signature", "sources", "write"]
+__all__ = ["PairError", "execute", "problems", "read", "refresh", "signature", "sources", "write"]
 
 KEPT_METADATA = ("tags", "mystnb", "exercise", "grade", "jupyter")
 LARGEST_NOTEBOOK = 3_000_000  # bytes
@@ -133,6 +134,30 @@ def execute(source: Path, *, timeout: int = 3600) -> float:
     notebook.metadata.language_info = NotebookNode(name="python")
     write(notebook, source.with_suffix(".ipynb"))
     return time.monotonic() - started
+
+
+def refresh(source: Path, *, code_may_differ: bool = False) -> None:
+    """Take changed text into the stored notebook without executing it; outputs stay where they are.
+
+    Args:
+        source: The ``.py`` file.
+        code_may_differ: Keep outputs although a code cell changed: right only when the change cannot change an output,
+            as that of an address in a comment or an installation command.
+
+    Raises:
+        PairError: If there is no stored notebook, or code changed, so that the notebook must be executed.
+    """
+    path = source.with_suffix(".ipynb")
+    if not path.is_file():
+        raise PairError(f"there is no {path} to refresh; run: make notebooks NB={source.stem}")
+    notebook, stored = read(source), nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    new, old = ([c for c in n.cells if c.cell_type == "code"] for n in (notebook, stored))
+    same_code = [c.source for c in new] == [c.source for c in old]
+    if len(new) != len(old) or not (same_code or code_may_differ):
+        raise PairError(f"{source}: code changed since it was executed; run: make notebooks NB={source.stem}")
+    for cell, before in zip(new, old, strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    write(notebook, path)
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
@@ -253,7 +278,7 @@ def _failed_cell(notebook: NotebookNode) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the two commands.
+    """Run one of the three commands.
 
     Args:
         arguments: Command line, without the program's name.
@@ -262,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 when all is well.
     """
     parser = argparse.ArgumentParser(prog="python -m course_lib.pairs", description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["execute", "check"])
+    parser.add_argument("command", choices=["execute", "refresh", "check"])
     parser.add_argument("paths", nargs="*", default=["notebooks"], help="sources, notebooks or folders")
     options = parser.parse_args(arguments)
     try:
@@ -270,6 +295,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "execute":
             for source in found:
                 print(f"{source}: executed in {execute(source):.0f} s", flush=True)
+            return 0
+        if options.command == "refresh":
+            for source in found:
+                refresh(source)
             return 0
     except PairError as error:
         print(error, file=sys.stderr)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 __all__ = [
     "COLORS",
-    "Figure",
     "arrows",
     "contours",
     "curves",

@@ -24,7 +24,7 @@ class Samples(Protocol):
     """
 
     def sample(self, n: int) -> Tensor:
-        """Draw ``n`` samples, shape (n, *event)."""
+        r"""Draw ``n`` samples, shape (n, \*event)."""
         ...
 
 

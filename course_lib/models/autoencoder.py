@@ -46,11 +46,11 @@ class Autoencoder(nn.Module):
         self.encoder, self.decoder = encoder, decoder
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes of data, (B, *event) -> (B, K)."""
+        r"""Codes of data, (B, \*event) -> (B, K)."""
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Data from codes, (B, K) -> (B, *event)."""
+        r"""Data from codes, (B, K) -> (B, \*event)."""
         return self.decoder(z)
 
     def forward(self, x: Tensor) -> Tensor:
