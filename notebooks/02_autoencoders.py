@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Autoencoders
+# # 2 · Autoencoders
 #
 # An autoencoder squeezes data through a narrow passage and tries to rebuild it on the other side. What survives the
 # passage is a *code*: a short list of numbers that stands for an image. This chapter builds one, holds it against the
@@ -53,7 +53,11 @@ from torch import nn
 
 from course_lib import data, notebook, plot, probability
 from course_lib.data import Batches, Draws
-from course_lib.models.autoencoder import Autoencoder, DenoisingAutoencoder, linear_autoencoder
+from course_lib.models.autoencoder import (
+    Autoencoder,
+    DenoisingAutoencoder,
+    linear_autoencoder,
+)
 from course_lib.nn import MLP, dense_networks
 from course_lib.notebook import check
 from course_lib.train import fit, minimize
@@ -72,11 +76,12 @@ run = notebook.setup("autoencoders")
 # **decoder** $g$ maps the code back to an image $\hat x$, the **reconstruction**. Both are neural networks, and they
 # are trained together so that $\hat x$ comes close to $x$.
 
-# %%
+# %% tags=["hide-input"]
 notebook.drawing(
     "autoencoder",
-    alt="Data x with D numbers goes into an encoder f, which narrows to a code z with K numbers, the bottleneck; a "
-    "decoder g widens it again to a reconstruction x-hat with D numbers. The loss compares x-hat with x.",
+    alt="Data x with D numbers goes into an encoder f, which narrows to a code z "
+    "with K numbers, the bottleneck; a decoder g widens it again to a "
+    "reconstruction x-hat with D numbers. The loss compares x-hat with x.",
 )
 
 # %% [markdown]
@@ -135,7 +140,9 @@ def loss_by_hand(x):
     z = encoder(x)  # (B, K): compress
     x_hat = decoder(z)  # (B, D): rebuild
     squared_error = (x_hat - x) ** 2  # (B, D)
-    return squared_error.sum(dim=1).mean()  # sum over dimensions, mean over the batch
+    return squared_error.sum(
+        dim=1
+    ).mean()  # sum over dimensions, mean over the batch
 
 
 loss = loss_by_hand(x)
@@ -153,11 +160,18 @@ torch.manual_seed(run.seed)
 model = Autoencoder(nn.Linear(D, K), nn.Linear(K, D))
 torch.testing.assert_close(model.loss(x), loss)
 
-fit(minimize(model.loss, torch.optim.SGD(model.parameters(), lr=0.01)), Batches(x, batch_size=len(x)), steps=1)
+fit(
+    minimize(model.loss, torch.optim.SGD(model.parameters(), lr=0.01)),
+    Batches(x, batch_size=len(x)),
+    steps=1,
+)
 largest_difference = (model.decoder.weight - decoder.weight).abs().max().item()
 
 # %% tags=["nbval-check-output"]
-check("one step by hand and one step of the library give the same weights", largest_difference < 1e-6)
+check(
+    "one step by hand and one step of the library give the same weights",
+    largest_difference < 1e-6,
+)
 
 # %% [markdown]
 # > **Common mistake.** `nn.MSELoss()` averages over the batch *and* over the dimensions. That is (2.1) divided by $D$.
@@ -178,8 +192,12 @@ notebook.show_source(Autoencoder)
 
 # %%
 generator = torch.Generator().manual_seed(run.seed)
-eigenvectors = torch.linalg.qr(torch.randn(D, D, generator=generator)).Q  # (D, D), one in each column
-eigenvalues = torch.cat([torch.tensor([5.0, 3.0, 2.0]), 0.5 * 0.9 ** torch.arange(D - 3)])
+eigenvectors = torch.linalg.qr(
+    torch.randn(D, D, generator=generator)
+).Q  # (D, D), one in each column
+eigenvalues = torch.cat(
+    [torch.tensor([5.0, 3.0, 2.0]), 0.5 * 0.9 ** torch.arange(D - 3)]
+)
 covariance = eigenvectors @ torch.diag(eigenvalues) @ eigenvectors.T
 truth = probability.gaussian(torch.randn(D, generator=generator), covariance)
 
@@ -200,12 +218,18 @@ def population_loss(model):
     projection = model.decoder.weight @ model.encoder.weight  # P, (D, D)
     bias = model.decoder(model.encoder.bias)  # b, (D,)
     residual = torch.eye(D) - projection
-    return (residual @ truth.covariance @ residual.T).trace() + (bias - residual @ truth.mean).square().sum()
+    return (residual @ truth.covariance @ residual.T).trace() + (
+        bias - residual @ truth.mean
+    ).square().sum()
 
 
 def angle_to_principal_subspace(model):
-    """The largest principal angle between the decoder's range and the top eigenvectors, in degrees."""
-    return np.degrees(subspace_angles(model.decoder.weight.detach().numpy(), eigenvectors[:, :K].numpy()).max())
+    """The largest angle between the decoder's range and the top eigenvectors."""
+    return np.degrees(
+        subspace_angles(
+            model.decoder.weight.detach().numpy(), eigenvectors[:, :K].numpy()
+        ).max()
+    )
 
 
 # %% [markdown]
@@ -218,7 +242,9 @@ for seed in range(5):
     torch.manual_seed(seed)
     model = linear_autoencoder(dim=D, latent=K)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=steps
+    )
     curve = []
 
     def record(k, history, model=model, curve=curve):
@@ -226,18 +252,29 @@ for seed in range(5):
             curve.append(population_loss(model).item() / best_loss.item() - 1)
 
     batches = Draws(truth.sample, batch_size=256, seed=seed)
-    fit(minimize(model.loss, optimizer, schedule=schedule), batches, steps, hooks=[record])
+    fit(
+        minimize(model.loss, optimizer, schedule=schedule),
+        batches,
+        steps,
+        hooks=[record],
+    )
     linear_models.append(model)
     excess_curves.append(curve)
 
-excess = [population_loss(model).item() / best_loss.item() - 1 for model in linear_models]
+excess = [
+    population_loss(model).item() / best_loss.item() - 1
+    for model in linear_models
+]
 angles = [angle_to_principal_subspace(model) for model in linear_models]
 
-# %%
+# %% tags=["hide-input"]
 figure, (ax,) = plot.subplots(height=3.2)
 plot.curves(
     ax,
-    {f"seed {seed}": (range(0, steps, 20), 100 * np.array(curve)) for seed, curve in enumerate(excess_curves)},
+    {
+        f"seed {seed}": (range(0, steps, 20), 100 * np.array(curve))
+        for seed, curve in enumerate(excess_curves)
+    },
     xlabel="training step",
     ylabel="loss above PCA's, %",
     title="A linear autoencoder finds the principal subspace",
@@ -247,8 +284,9 @@ ax.axhline(1, color="black", linewidth=1, linestyle="--")
 ax.annotate("1 %", (steps, 1), ha="right", va="bottom")
 notebook.show(
     figure,
-    alt="Loss above the best possible one, in percent on a log scale, against training step for five seeds. All five "
-    "stay on a plateau for a while, then fall below one percent.",
+    alt="Loss above the best possible one, in percent on a log scale, against "
+    "training step for five seeds. All five fall together and end far below the "
+    "dashed line at one percent.",
 )
 
 # %% tags=["nbval-check-output"]
@@ -264,9 +302,6 @@ check(
 )
 
 # %% [markdown]
-# The plateaus in the figure are the saddles: for a while the model has found one or two of the three directions, and little
-# tells it where to look for the next.
-#
 # The first remark above was that only the subspace is determined. So the decoder's columns should span the same space as the
 # eigenvectors without *being* eigenvectors. Here is the largest cosine between any column and any of the three, per seed:
 
@@ -274,7 +309,9 @@ check(
 
 
 def best_alignment(model):
-    columns = nn.functional.normalize(model.decoder.weight.detach(), dim=0)  # (D, K), unit columns
+    columns = nn.functional.normalize(
+        model.decoder.weight.detach(), dim=0
+    )  # (D, K), unit columns
     return (eigenvectors[:, :K].T @ columns).abs().amax(dim=0).min().item()
 
 
@@ -282,7 +319,7 @@ alignments = [best_alignment(model) for model in linear_models]
 
 # %% tags=["nbval-check-output"]
 check(
-    "on five of five seeds some column of the decoder is far from every eigenvector",
+    "on five of five seeds a column of the decoder is far from every eigenvector",
     max(alignments) < 0.95,
     f"cosine to the nearest eigenvector {', '.join(f'{a:.2f}' for a in alignments)}",
 )
@@ -322,21 +359,37 @@ check(
 # %%
 mixture = probability.GaussianMixture(
     means=torch.tensor([[-2.0, 0.0], [1.5, 1.5], [1.0, -1.5]]),
-    covariances=torch.tensor([[[0.6, 0.0], [0.0, 0.1]], [[0.3, -0.2], [-0.2, 0.3]], [[0.15, 0.1], [0.1, 0.4]]]),
+    covariances=torch.tensor(
+        [
+            [[0.6, 0.0], [0.0, 0.1]],
+            [[0.3, -0.2], [-0.2, 0.3]],
+            [[0.15, 0.1], [0.1, 0.4]],
+        ]
+    ),
     weights=torch.tensor([0.4, 0.3, 0.3]),
 )
 sigma = 0.5
-noisy = mixture.noised(alpha_t=1.0, sigma_t=sigma)  # the exact density of the noisy data
+noisy = mixture.noised(
+    alpha_t=1.0, sigma_t=sigma
+)  # the exact density of the noisy data
 
 # %%
 
 
 def train_denoiser(seed, steps=1500):
     torch.manual_seed(seed)
-    model = DenoisingAutoencoder(MLP(2, 64, hidden=[128]), MLP(64, 2, hidden=[128]), sigma=sigma)
+    model = DenoisingAutoencoder(
+        MLP(2, 64, hidden=[128]), MLP(64, 2, hidden=[128]), sigma=sigma
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-    fit(minimize(model.loss, optimizer, schedule=schedule), Draws(mixture.sample, batch_size=512, seed=seed), steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=5e-3, total_steps=steps
+    )
+    fit(
+        minimize(model.loss, optimizer, schedule=schedule),
+        Draws(mixture.sample, batch_size=512, seed=seed),
+        steps,
+    )
     return model.requires_grad_(False)
 
 
@@ -352,19 +405,21 @@ exact_score = noisy.score(test_points)
 
 
 def relative_score_error(model):
-    """Root mean square error of the learned score, as a share of the root mean square of the exact one."""
+    """Root mean square error, as a share of the exact score's root mean square."""
     error = (model.score(test_points) - exact_score).square().sum(1).mean()
     return (error / exact_score.square().sum(1).mean()).sqrt().item()
 
 
 score_errors = [relative_score_error(model) for model in denoisers]
 
-# %%
+# %% tags=["hide-input"]
 extent = (-4.5, 3.5, -3.5, 3.5)
 figure, axes = plot.subplots(1, 2, height=3.4)
 density = noisy.log_prob(plot.grid_points(extent, n=120)).exp()
 arrow_tails = plot.grid_points(extent, n=14)
-arrow_tails = arrow_tails[noisy.log_prob(arrow_tails) > -7]  # where there is data to learn from
+arrow_tails = arrow_tails[
+    noisy.log_prob(arrow_tails) > -7
+]  # where there is data to learn from
 for ax, title, score in (
     (axes[0], "exact score", noisy.score(arrow_tails)),
     (axes[1], "learned by denoising", denoisers[0].score(arrow_tails)),
@@ -373,8 +428,9 @@ for ax, title, score in (
     plot.arrows(ax, arrow_tails, sigma**2 * score)
 notebook.show(
     figure,
-    alt="Two panels with the density of noisy data from three clusters and arrows at grid points. Left, the exact score; "
-    "right, the step a trained denoiser takes. In both, arrows point towards the nearest cluster, and they look alike.",
+    alt="Two panels with the density of noisy data from three clusters and arrows "
+    "at grid points. Left, the exact score; right, the step a trained denoiser "
+    "takes. In both, arrows point towards the clusters, and they look alike.",
 )
 
 # %% tags=["nbval-check-output"]
@@ -385,7 +441,11 @@ check(
 )
 posterior_mean = mixture.posterior_mean(test_points, alpha_t=1.0, sigma_t=sigma)
 gap = (posterior_mean - test_points - sigma**2 * exact_score).abs().max().item()
-check("Tweedie's formula (2.9) holds for the exact mixture", gap < 1e-4, f"largest gap {gap:.0e}")
+check(
+    "Tweedie's formula (2.9) holds for the exact mixture",
+    gap < 1e-4,
+    f"largest gap {gap:.0e}",
+)
 
 # %% [markdown]
 # ## Images
@@ -395,7 +455,10 @@ check("Tweedie's formula (2.9) holds for the exact mixture", gap < 1e-4, f"large
 
 # %%
 name = run.pick(quick="digits", full="mnist")
-(x_train, y_train), (x_test, y_test) = data.images(name), data.images(name, split="test")
+(x_train, y_train), (x_test, y_test) = (
+    data.images(name),
+    data.images(name, split="test"),
+)
 x_train, x_test = x_train.to(run.device), x_test.to(run.device)
 
 shape = tuple(x_train.shape[1:])
@@ -404,17 +467,27 @@ hidden = run.pick(quick=(256, 128), full=(512, 256))
 steps = run.pick(quick=800, full=1500)
 latent_sizes = run.pick(quick=[1, 2, 4, 8, 16, 32], full=[2, 4, 8, 16, 32, 64])
 latent = run.pick(quick=8, full=16)  # the size used wherever one is enough
-print(f"{name}: {len(x_train):,} training and {len(x_test):,} test images, D = {D}")
+print(
+    f"{name}: {len(x_train):,} training and {len(x_test):,} test images, D = {D}"
+)
 
 # %%
 
 
 def train_autoencoder(x, latent, seed):
     torch.manual_seed(seed)
-    model = Autoencoder(*dense_networks(shape, latent, hidden=hidden)).to(run.device)
+    model = Autoencoder(*dense_networks(shape, latent, hidden=hidden)).to(
+        run.device
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
-    fit(minimize(model.loss, optimizer, schedule=schedule), Batches(x, batch_size=128, seed=seed), steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=2e-3, total_steps=steps
+    )
+    fit(
+        minimize(model.loss, optimizer, schedule=schedule),
+        Batches(x, batch_size=128, seed=seed),
+        steps,
+    )
     return model.eval().requires_grad_(False)
 
 
@@ -427,12 +500,23 @@ def train_autoencoder(x, latent, seed):
 
 # %%
 
-models = {size: train_autoencoder(x_train, size, run.seed) for size in latent_sizes}
-ae_errors = {size: model.reconstruction_error(x_test).mean().item() for size, model in models.items()}
+models = {
+    size: train_autoencoder(x_train, size, run.seed) for size in latent_sizes
+}
+ae_errors = {
+    size: model.reconstruction_error(x_test).mean().item()
+    for size, model in models.items()
+}
 
-pca = PCA(random_state=run.seed).fit(x_train.flatten(1).cpu())  # all D components at once
-squared_scores = np.square(pca.transform(x_test.flatten(1).cpu())).mean(0)  # (D,)
-pca_error = squared_scores.sum() - np.cumsum(squared_scores)  # with the first 1, 2, ..., D components
+pca = PCA(random_state=run.seed).fit(
+    x_train.flatten(1).cpu()
+)  # all D components at once
+squared_scores = np.square(pca.transform(x_test.flatten(1).cpu())).mean(
+    0
+)  # (D,)
+pca_error = squared_scores.sum() - np.cumsum(
+    squared_scores
+)  # with the first 1, 2, ..., D components
 pca_errors = {size: pca_error[size - 1] for size in latent_sizes}
 
 # %%
@@ -443,10 +527,12 @@ def squared_distance_to_training_data(x):
     return memory.kneighbors(x.flatten(1).cpu())[0][:, 0] ** 2  # (B,)
 
 
-mean_image_error = (x_test - x_train.mean(0)).square().flatten(1).sum(1).mean().item()
+mean_image_error = (
+    (x_test - x_train.mean(0)).square().flatten(1).sum(1).mean().item()
+)
 lookup_error = squared_distance_to_training_data(x_test[:1000]).mean()
 
-# %%
+# %% tags=["hide-input"]
 figure, (ax,) = plot.subplots(height=3.4)
 plot.curves(
     ax,
@@ -460,14 +546,19 @@ plot.curves(
 )
 ax.set_xscale("log", base=2)
 ax.set_xticks(latent_sizes, latent_sizes)
-ax.set_ylim(0)
-for level, label in ((mean_image_error, "mean image"), (lookup_error, "lookup of the nearest training image")):
+ax.set_ylim(0, 1.1 * mean_image_error)
+for level, label in (
+    (mean_image_error, "mean image"),
+    (lookup_error, "lookup of the nearest training image"),
+):
     ax.axhline(level, color="grey", linewidth=1, linestyle="--")
-    ax.annotate(label, (latent_sizes[-1], level), ha="right", va="bottom", color="#555555")
+    ax.annotate(label, (latent_sizes[0], level), va="bottom", color="#555555")
 notebook.show(
     figure,
-    alt="Held-out squared error against code size for PCA and for the autoencoder. The autoencoder is far lower at small "
-    "codes; at the largest code PCA has caught up. Dashed lines mark the mean image and a lookup of the nearest neighbour.",
+    alt="Held-out squared error against code size for PCA and for the autoencoder. "
+    "The autoencoder is far lower at small codes; at the largest code PCA has "
+    "caught up. Dashed lines mark the mean image and a lookup of the nearest "
+    "training image.",
 )
 
 # %% [markdown]
@@ -481,14 +572,14 @@ notebook.show(
 small = latent_sizes[:4]
 ratios = [ae_errors[size] / pca_errors[size] for size in small]
 check(
-    "at the four smallest codes the autoencoder's held-out error is at most 0.85 of PCA's",
+    "at small codes the autoencoder's held-out error is at most 0.85 of PCA's",
     max(ratios) <= 0.85,
     f"ratio {', '.join(f'{r:.2f}' for r in ratios)} at K = {', '.join(map(str, small))}",
 )
 largest = latent_sizes[-1]
 ratio_at_largest = ae_errors[largest] / pca_errors[largest]
 check(
-    "at the largest code PCA has caught up: the ratio is at least 1.5 times the smallest ratio",
+    "at the largest code PCA has caught up: the ratio is at least 1.5 times higher",
     ratio_at_largest > 1.5 * min(ratios),
     f"ratio {ratio_at_largest:.2f} at K = {largest}",
 )
@@ -503,10 +594,14 @@ check(
 # about *linear* codes. We ask how many numbers the autoencoder needs to reach the same held-out error.
 
 # %%
-rule_of_thumb = int(np.searchsorted(np.cumsum(pca.explained_variance_ratio_), 0.95)) + 1
+rule_of_thumb = (
+    int(np.searchsorted(np.cumsum(pca.explained_variance_ratio_), 0.95)) + 1
+)
 pca_components = int(np.argmax(pca_error <= ae_errors[latent])) + 1
 print(f"95 % of the variance: K = {rule_of_thumb}")
-print(f"PCA needs {pca_components} numbers for the held-out error that the autoencoder reaches with {latent}")
+print(
+    f"PCA needs {pca_components} numbers where the autoencoder needs {latent}"
+)
 
 # %% tags=["nbval-check-output"]
 check(
@@ -523,13 +618,19 @@ check(
 
 # %%
 model = models[latent]
-shown = torch.cat([torch.nonzero(y_test == digit)[0] for digit in range(10)]).to(run.device)  # one of each digit
+shown = torch.cat(
+    [torch.nonzero(y_test == digit)[0] for digit in range(10)]
+).to(run.device)  # one of each digit
 
 
 def draw_reconstructions(size):
     figure, (ax,) = plot.subplots(height=1.9)
     rows = {"test image": x_test[shown], "rebuilt": models[size](x_test[shown])}
-    plot.image_rows(ax, rows, title=f"K = {size}: mean squared error {ae_errors[size]:.2f} per image")
+    plot.image_rows(
+        ax,
+        rows,
+        title=f"K = {size}: mean squared error {ae_errors[size]:.2f} per image",
+    )
     return figure
 
 
@@ -537,7 +638,7 @@ Explorer(
     draw_reconstructions,
     latent_sizes,
     label="code size K",
-    alt="Ten test digits and, below them, their reconstructions from a code of {} numbers.",
+    alt="Ten test digits and, below them, what a code of {} numbers keeps of them.",
     start=1,
 )
 
@@ -551,40 +652,51 @@ Explorer(
 
 
 def neighbour_accuracy(train_features, test_features):
-    classifier = KNeighborsClassifier(n_neighbors=1).fit(train_features, y_train)
+    classifier = KNeighborsClassifier(n_neighbors=1).fit(
+        train_features, y_train
+    )
     return classifier.score(test_features, y_test[: len(test_features)])
 
 
 queries = x_test[:2000]
 accuracies = {
-    f"pixels ({D} numbers)": neighbour_accuracy(x_train.flatten(1).cpu(), queries.flatten(1).cpu()),
-    f"PCA codes ({latent})": neighbour_accuracy(
-        pca.transform(x_train.flatten(1).cpu())[:, :latent], pca.transform(queries.flatten(1).cpu())[:, :latent]
+    f"pixels ({D} numbers)": neighbour_accuracy(
+        x_train.flatten(1).cpu(), queries.flatten(1).cpu()
     ),
-    f"autoencoder codes ({latent})": neighbour_accuracy(model.encode(x_train).cpu(), model.encode(queries).cpu()),
+    f"PCA codes ({latent})": neighbour_accuracy(
+        pca.transform(x_train.flatten(1).cpu())[:, :latent],
+        pca.transform(queries.flatten(1).cpu())[:, :latent],
+    ),
+    f"autoencoder codes ({latent})": neighbour_accuracy(
+        model.encode(x_train).cpu(), model.encode(queries).cpu()
+    ),
 }
 for features, accuracy in accuracies.items():
-    print(f"{features:28} nearest neighbour shows the same digit: {100 * accuracy:.1f} %")
+    print(
+        f"{features:24} neighbour shows the same digit: {100 * accuracy:.1f} %"
+    )
 
 # %% tags=["nbval-check-output"]
 pixels, _, codes = accuracies.values()
 check(
-    "nearest neighbours among codes agree on the digit almost as often as among pixels: within 5 points",
+    "neighbours among codes agree on the digit within 5 points of those among pixels",
     codes > pixels - 0.05,
     f"codes {100 * codes:.1f} %, pixels {100 * pixels:.1f} %",
 )
 
-# %%
+# %% tags=["hide-input"]
 figure, (ax,) = plot.subplots(height=3.4)
 code_index = NearestNeighbors(n_neighbors=6).fit(model.encode(x_train).cpu())
 nearest = code_index.kneighbors(model.encode(x_test[shown]).cpu())[1]  # (10, 6)
 rows = {"test image": x_test[shown]}
 rows |= {f"neighbour {k + 1}": x_train[nearest[:, k]] for k in range(5)}
-plot.image_rows(ax, rows, title="Test images and the training images with the nearest codes")
+plot.image_rows(
+    ax, rows, title="Test images and the training images with the nearest codes"
+)
 notebook.show(
     figure,
-    alt="Ten test digits, and below each the five training digits whose codes are nearest. They show the same digit in a "
-    "similar handwriting, with a rare exception.",
+    alt="Ten test digits, and below each the five training digits whose codes are "
+    "nearest. They show the same digit in a similar handwriting.",
 )
 
 # %% [markdown]
@@ -605,29 +717,38 @@ a, b = x_test[first[different]], x_test[second[different]]
 half_way_in_pixels = (a + b) / 2
 half_way_in_codes = model.decode((model.encode(a) + model.encode(b)) / 2)
 distances = {
-    "half-way in pixels": squared_distance_to_training_data(half_way_in_pixels).mean(),
-    "half-way in codes": squared_distance_to_training_data(half_way_in_codes).mean(),
+    "half-way in pixels": squared_distance_to_training_data(
+        half_way_in_pixels
+    ).mean(),
+    "half-way in codes": squared_distance_to_training_data(
+        half_way_in_codes
+    ).mean(),
     "real test images": squared_distance_to_training_data(a).mean(),
 }
 for what, distance in distances.items():
-    print(f"{what:20} squared distance to the nearest training image: {distance:.2f}")
+    print(f"{what:20} squared distance to training data: {distance:.2f}")
 
-# %%
+# %% tags=["hide-input"]
 start, end = x_test[shown[[2]]], x_test[shown[[7]]]
 weights = torch.linspace(0, 1, 10, device=run.device).reshape(-1, 1)  # (10, 1)
 in_pixels = start.flatten(1).lerp(end.flatten(1), weights).reshape(-1, *shape)
 in_codes = model.decode(model.encode(start).lerp(model.encode(end), weights))
 figure, (ax,) = plot.subplots(height=1.9)
-plot.image_rows(ax, {"in pixels": in_pixels, "in codes": in_codes}, title="From a two to a seven")
+plot.image_rows(
+    ax,
+    {"in pixels": in_pixels, "in codes": in_codes},
+    title="From a two to a seven",
+)
 notebook.show(
     figure,
-    alt="Two rows of ten images leading from a two to a seven. In pixels the two fades out while the seven fades in; in "
-    "codes one digit changes shape into the other.",
+    alt="Two rows of ten images leading from a two to a seven. In pixels the two "
+    "fades out while the seven fades in; in codes one digit changes its shape into "
+    "the other.",
 )
 
 # %% tags=["nbval-check-output"]
 check(
-    "half-way images are nearer to real ones when the way leads through codes: at most 0.9 of the distance",
+    "half-way in codes is nearer to real images: at most 0.9 of the distance",
     distances["half-way in codes"] < 0.9 * distances["half-way in pixels"],
     f"{distances['half-way in codes']:.2f} against {distances['half-way in pixels']:.2f}",
 )
@@ -644,7 +765,10 @@ check(
 
 # %%
 hidden_digits = (0, 1)
-detectors = {digit: train_autoencoder(x_train[y_train != digit], latent, run.seed) for digit in hidden_digits}
+detectors = {
+    digit: train_autoencoder(x_train[y_train != digit], latent, run.seed)
+    for digit in hidden_digits
+}
 
 
 def auroc(scores, digit):
@@ -653,8 +777,12 @@ def auroc(scores, digit):
 
 error_auroc = {}
 for digit, detector in detectors.items():
-    error_auroc[digit] = auroc(detector.reconstruction_error(x_test).cpu(), digit)
-    print(f"hidden digit {digit}: AUROC of the reconstruction error {error_auroc[digit]:.2f}")
+    error_auroc[digit] = auroc(
+        detector.reconstruction_error(x_test).cpu(), digit
+    )
+    print(
+        f"hidden digit {digit}: AUROC of the reconstruction error {error_auroc[digit]:.2f}"
+    )
 
 # %% [markdown]
 # Zeros are found. Ones are not found as well, and on MNIST the score is worse than a coin: the detector finds an image of a one, which it
@@ -672,16 +800,19 @@ for digit, detector in detectors.items():
 
 
 def density_of_codes(z):
-    """A mixture of normals with full covariances, fitted to codes (N, K)."""
-    return DensityOfCodes(10, reg_covar=1e-3, random_state=run.seed).fit(z[:20_000].cpu().numpy().astype("float64"))
+    """A mixture of ten normals with full covariances, fitted to codes (N, K)."""
+    density = DensityOfCodes(10, reg_covar=1e-3, random_state=run.seed)
+    return density.fit(z[:20_000].double().cpu())
 
 
 surprise_auroc = {}
 for digit, detector in detectors.items():
     q = density_of_codes(detector.encode(x_train[y_train != digit]))
-    surprise = -q.score_samples(detector.encode(x_test).cpu().numpy().astype("float64"))
+    surprise = -q.score_samples(detector.encode(x_test).double().cpu())
     surprise_auroc[digit] = auroc(surprise, digit)
-    print(f"hidden digit {digit}: AUROC of the error {error_auroc[digit]:.2f}, of the code {surprise_auroc[digit]:.2f}")
+    print(
+        f"hidden digit {digit}: AUROC of the code's surprise {surprise_auroc[digit]:.2f}"
+    )
 
 # %% tags=["nbval-check-output"]
 check(
@@ -716,7 +847,9 @@ def two_sample_accuracy(a, b):
     images = torch.cat([a, b]).flatten(1).cpu().numpy()
     labels = np.repeat([0, 1], [len(a), len(b)])
     order = np.random.default_rng(run.seed).permutation(len(images))
-    return cross_val_score(KNeighborsClassifier(5), images[order], labels[order], cv=5).mean()
+    return cross_val_score(
+        KNeighborsClassifier(5), images[order], labels[order], cv=5
+    ).mean()
 
 
 generator = torch.Generator().manual_seed(run.seed)
@@ -727,37 +860,48 @@ real, other_real = shuffled[:half], shuffled[half : 2 * half]
 z = model.encode(x_train)
 standard = torch.randn(half, latent, generator=generator).to(run.device)
 one_normal = z.mean(0) + standard @ torch.linalg.cholesky(torch.cov(z.T)).T
-mixture_codes = torch.tensor(density_of_codes(z).sample(half)[0], dtype=z.dtype, device=run.device)  # (half, K)
+mixture_codes = torch.tensor(density_of_codes(z).sample(half)[0]).to(
+    z
+)  # (half, K)
 samples = {
     "standard normal codes": model.decode(standard),
     "one fitted normal": model.decode(one_normal),
     "fitted mixture": model.decode(mixture_codes),
 }
 two_sample = {how: two_sample_accuracy(x, real) for how, x in samples.items()}
-two_sample["real against real (floor)"] = two_sample_accuracy(other_real, real)
+two_sample["real images (the floor)"] = floor = two_sample_accuracy(
+    other_real, real
+)
 for how, accuracy in two_sample.items():
-    print(f"{how:26} two-sample accuracy {accuracy:.2f}")
+    print(f"{how:24} two-sample accuracy {accuracy:.2f}")
 
-# %%
+# %% tags=["hide-input"]
 figure, (ax,) = plot.subplots(height=3.0)
-order = torch.randperm(half, generator=generator)[:12]  # a mixture's samples come sorted by component
+order = torch.randperm(half, generator=generator)[
+    :12
+]  # a mixture's samples come sorted by component
 plot.image_rows(
     ax,
-    {"standard normal": samples["standard normal codes"][:12], "one normal": samples["one fitted normal"][:12],
-     "mixture": samples["fitted mixture"][order], "real": real[:12]},
+    {
+        "standard normal": samples["standard normal codes"][:12],
+        "one normal": samples["one fitted normal"][:12],
+        "mixture": samples["fitted mixture"][order],
+        "real": real[:12],
+    },
     title="Decoded codes, drawn in three ways",
-)  # fmt: skip
+)
 notebook.show(
     figure,
-    alt="Four rows of twelve images. Decoded standard normal codes are shapeless; codes from one fitted normal give some "
-    "digits and some blots; codes from a fitted mixture give mostly digits, blurred; the last row shows real digits.",
+    alt="Four rows of twelve images. Decoded standard normal codes are shapeless; "
+    "codes from one fitted normal give some digits and some blots; codes from a "
+    "fitted mixture give mostly digits; the last row shows real digits.",
 )
 
 # %% tags=["nbval-check-output"]
 check(
-    "decoded standard normal codes are told from real images with an accuracy above 0.8",
+    "standard normal codes are told from real images: accuracy above 0.8",
     two_sample["standard normal codes"] > 0.8,
-    f"{two_sample['standard normal codes']:.2f}, floor {two_sample['real against real (floor)']:.2f}",
+    f"{two_sample['standard normal codes']:.2f}, real against real {floor:.2f}",
 )
 check(
     "codes from a fitted mixture are harder to tell: accuracy lower by at least 0.15",
@@ -802,7 +946,10 @@ Quiz(
                     "The training data contains x̃.",
                     "The model answers with a mean over all clean points that x̃ may have come from, not with a memory.",
                 ),
-                Choice("The model has learned the identity.", "It may do so at one point without doing so elsewhere."),
+                Choice(
+                    "The model has learned the identity.",
+                    "It may do so at one point without doing so elsewhere.",
+                ),
                 Choice(
                     "The score of the noisy density is zero there, for example at a peak or a saddle.",
                     "By (2.9) the step r(x̃) − x̃ is σ² times the score.",
@@ -818,7 +965,10 @@ Quiz(
                     "More codes can only help on the training set; held-out error says whether they help.",
                     right=True,
                 ),
-                Choice("More epochs.", "The training error already fell; the question is whether it means anything."),
+                Choice(
+                    "More epochs.",
+                    "The training error already fell; the question is whether it means anything.",
+                ),
                 Choice(
                     "A standard normal sample, decoded.",
                     "An autoencoder makes no promise about those codes, whatever its K.",
@@ -837,7 +987,10 @@ Quiz(
                     "The error measures how hard an image is to draw at least as much as how strange it is.",
                     right=True,
                 ),
-                Choice("The network has collapsed.", "Then the errors of real images would be high, too."),
+                Choice(
+                    "The network has collapsed.",
+                    "Then the errors of real images would be high, too.",
+                ),
             ],
         ),
     ]
