@@ -267,7 +267,7 @@ def _mix(seed: int, k: int) -> int:
 
 
 def _require_finite(tensor: Tensor, position: int) -> None:
-    if tensor.is_floating_point() and not (finite := tensor.flatten(1).isfinite().all(1)).all():
+    if tensor.is_floating_point() and not (finite := tensor.reshape(len(tensor), -1).isfinite().all(1)).all():
         rows = (~finite).nonzero().flatten()
         raise ValueError(
             f"the data holds NaN or infinity: {len(rows)} rows of tensor {position}, the first is row {int(rows[0])}"

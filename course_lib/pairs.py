@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import jupytext
@@ -176,7 +177,8 @@ def write(notebook: NotebookNode, path: Path) -> None:
         partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise PairError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -16,7 +16,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -474,7 +474,8 @@ class Checkpoint:
             torch.save(state, partial)
             os.replace(partial, self.path)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise CheckpointError(f"cannot write the checkpoint {self.path}: {str(error).splitlines()[0]}") from error
 
 
