@@ -93,6 +93,7 @@ def read(source: Path) -> NotebookNode:
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     seen: Counter[tuple[str, str]] = Counter()
     for cell in notebook.cells:
+        cell.source = cell.source.strip("\n")  # formatters put blank lines before a function
         cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in KEPT_METADATA})
         key = (cell.cell_type, cell.source)
         seen[key] += 1

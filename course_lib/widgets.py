@@ -194,7 +194,7 @@ class Quiz:
 
 def _field(question: Question, name: str, number: int) -> str:
     labels = "\n".join(
-        f'<label style="display:block"><input type="radio" name="{name}"> '
+        f'<label style="display:flex;gap:.6em"><input type="radio" name="{name}">'
         f"<span>{html.escape(choice.text)}</span></label>"
         for choice in question.choices
     )

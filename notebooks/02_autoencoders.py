@@ -140,9 +140,7 @@ def loss_by_hand(x):
     z = encoder(x)  # (B, K): compress
     x_hat = decoder(z)  # (B, D): rebuild
     squared_error = (x_hat - x) ** 2  # (B, D)
-    return squared_error.sum(
-        dim=1
-    ).mean()  # sum over dimensions, mean over the batch
+    return squared_error.sum(dim=1).mean()  # sum over dimensions, mean over the batch
 
 
 loss = loss_by_hand(x)
@@ -262,8 +260,7 @@ for seed in range(5):
     excess_curves.append(curve)
 
 excess = [
-    population_loss(model).item() / best_loss.item() - 1
-    for model in linear_models
+    population_loss(model).item() / best_loss.item() - 1 for model in linear_models
 ]
 angles = [angle_to_principal_subspace(model) for model in linear_models]
 
@@ -309,9 +306,7 @@ check(
 
 
 def best_alignment(model):
-    columns = nn.functional.normalize(
-        model.decoder.weight.detach(), dim=0
-    )  # (D, K), unit columns
+    columns = nn.functional.normalize(model.decoder.weight.detach(), dim=0)  # (D, K)
     return (eigenvectors[:, :K].T @ columns).abs().amax(dim=0).min().item()
 
 
@@ -369,9 +364,7 @@ mixture = probability.GaussianMixture(
     weights=torch.tensor([0.4, 0.3, 0.3]),
 )
 sigma = 0.5
-noisy = mixture.noised(
-    alpha_t=1.0, sigma_t=sigma
-)  # the exact density of the noisy data
+noisy = mixture.noised(alpha_t=1.0, sigma_t=sigma)  # the density of the noisy data
 
 # %%
 
@@ -455,39 +448,29 @@ check(
 
 # %%
 name = run.pick(quick="digits", full="mnist")
-(x_train, y_train), (x_test, y_test) = (
-    data.images(name),
-    data.images(name, split="test"),
-)
+x_train, y_train = data.images(name)
+x_test, y_test = data.images(name, split="test")
 x_train, x_test = x_train.to(run.device), x_test.to(run.device)
+flat_train, flat_test = x_train.flatten(1).cpu(), x_test.flatten(1).cpu()  # (N, D)
 
-shape = tuple(x_train.shape[1:])
-D = x_train[0].numel()
+shape, D = tuple(x_train.shape[1:]), flat_train.shape[1]
 hidden = run.pick(quick=(256, 128), full=(512, 256))
 steps = run.pick(quick=800, full=1500)
 latent_sizes = run.pick(quick=[1, 2, 4, 8, 16, 32], full=[2, 4, 8, 16, 32, 64])
 latent = run.pick(quick=8, full=16)  # the size used wherever one is enough
-print(
-    f"{name}: {len(x_train):,} training and {len(x_test):,} test images, D = {D}"
-)
+print(f"{name}: {len(x_train):,} training, {len(x_test):,} test images, D = {D}")
 
 # %%
 
 
 def train_autoencoder(x, latent, seed):
     torch.manual_seed(seed)
-    model = Autoencoder(*dense_networks(shape, latent, hidden=hidden)).to(
-        run.device
-    )
+    networks = dense_networks(shape, latent, hidden=hidden)
+    model = Autoencoder(*networks).to(run.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=2e-3, total_steps=steps
-    )
-    fit(
-        minimize(model.loss, optimizer, schedule=schedule),
-        Batches(x, batch_size=128, seed=seed),
-        steps,
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    batches = Batches(x, batch_size=128, seed=seed)
+    fit(minimize(model.loss, optimizer, schedule=schedule), batches, steps)
     return model.eval().requires_grad_(False)
 
 
@@ -499,37 +482,30 @@ def train_autoencoder(x, latent, seed):
 # answers each test image with the nearest training image: a memory of all training images, and nothing else.
 
 # %%
+models, ae_errors = {}, {}
+for size in latent_sizes:
+    models[size] = train_autoencoder(x_train, size, run.seed)
+    ae_errors[size] = models[size].reconstruction_error(x_test).mean().item()
 
-models = {
-    size: train_autoencoder(x_train, size, run.seed) for size in latent_sizes
-}
-ae_errors = {
-    size: model.reconstruction_error(x_test).mean().item()
-    for size, model in models.items()
-}
+# %% [markdown]
+# PCA's components are orthogonal, so one decomposition gives its error at every size: it is what the later components hold.
 
-pca = PCA(random_state=run.seed).fit(
-    x_train.flatten(1).cpu()
-)  # all D components at once
-squared_scores = np.square(pca.transform(x_test.flatten(1).cpu())).mean(
-    0
-)  # (D,)
-pca_error = squared_scores.sum() - np.cumsum(
-    squared_scores
-)  # with the first 1, 2, ..., D components
+# %%
+pca = PCA(random_state=run.seed).fit(flat_train)  # all D components at once
+squared_scores = np.square(pca.transform(flat_test)).mean(axis=0)  # (D,)
+pca_error = squared_scores.sum() - np.cumsum(squared_scores)  # after 1, 2, ..., D
 pca_errors = {size: pca_error[size - 1] for size in latent_sizes}
 
 # %%
-memory = NearestNeighbors(n_neighbors=1).fit(x_train.flatten(1).cpu())
+memory = NearestNeighbors(n_neighbors=1).fit(flat_train)
 
 
 def squared_distance_to_training_data(x):
-    return memory.kneighbors(x.flatten(1).cpu())[0][:, 0] ** 2  # (B,)
+    distance, _ = memory.kneighbors(x.flatten(1).cpu())
+    return distance[:, 0] ** 2  # (B,)
 
 
-mean_image_error = (
-    (x_test - x_train.mean(0)).square().flatten(1).sum(1).mean().item()
-)
+mean_image_error = (flat_test - flat_train.mean(0)).square().sum(1).mean().item()
 lookup_error = squared_distance_to_training_data(x_test[:1000]).mean()
 
 # %% tags=["hide-input"]
@@ -552,7 +528,7 @@ for level, label in (
     (lookup_error, "lookup of the nearest training image"),
 ):
     ax.axhline(level, color="grey", linewidth=1, linestyle="--")
-    ax.annotate(label, (latent_sizes[0], level), va="bottom", color="#555555")
+    ax.annotate(label, (latent_sizes[-1], level), ha="right", va="bottom")
 notebook.show(
     figure,
     alt="Held-out squared error against code size for PCA and for the autoencoder. "
@@ -594,14 +570,11 @@ check(
 # about *linear* codes. We ask how many numbers the autoencoder needs to reach the same held-out error.
 
 # %%
-rule_of_thumb = (
-    int(np.searchsorted(np.cumsum(pca.explained_variance_ratio_), 0.95)) + 1
-)
+explained = np.cumsum(pca.explained_variance_ratio_)
+rule_of_thumb = int(np.searchsorted(explained, 0.95)) + 1
 pca_components = int(np.argmax(pca_error <= ae_errors[latent])) + 1
 print(f"95 % of the variance: K = {rule_of_thumb}")
-print(
-    f"PCA needs {pca_components} numbers where the autoencoder needs {latent}"
-)
+print(f"PCA needs {pca_components} numbers where the autoencoder needs {latent}")
 
 # %% tags=["nbval-check-output"]
 check(
@@ -618,19 +591,15 @@ check(
 
 # %%
 model = models[latent]
-shown = torch.cat(
-    [torch.nonzero(y_test == digit)[0] for digit in range(10)]
-).to(run.device)  # one of each digit
+first_of_each = [int((y_test == digit).nonzero()[0]) for digit in range(10)]
+shown = x_test[first_of_each]  # (10, C, H, W)
 
 
 def draw_reconstructions(size):
     figure, (ax,) = plot.subplots(height=1.9)
-    rows = {"test image": x_test[shown], "rebuilt": models[size](x_test[shown])}
-    plot.image_rows(
-        ax,
-        rows,
-        title=f"K = {size}: mean squared error {ae_errors[size]:.2f} per image",
-    )
+    rows = {"test image": shown, "rebuilt": models[size](shown)}
+    title = f"K = {size}: mean squared error {ae_errors[size]:.2f} per image"
+    plot.image_rows(ax, rows, title=title)
     return figure
 
 
@@ -652,43 +621,35 @@ Explorer(
 
 
 def neighbour_accuracy(train_features, test_features):
-    classifier = KNeighborsClassifier(n_neighbors=1).fit(
-        train_features, y_train
-    )
+    classifier = KNeighborsClassifier(n_neighbors=1).fit(train_features, y_train)
     return classifier.score(test_features, y_test[: len(test_features)])
 
 
-queries = x_test[:2000]
+queries = 2000
+pca_train, pca_test = pca.transform(flat_train), pca.transform(flat_test)
+z_train, z_test = model.encode(x_train).cpu(), model.encode(x_test).cpu()
 accuracies = {
-    f"pixels ({D} numbers)": neighbour_accuracy(
-        x_train.flatten(1).cpu(), queries.flatten(1).cpu()
-    ),
-    f"PCA codes ({latent})": neighbour_accuracy(
-        pca.transform(x_train.flatten(1).cpu())[:, :latent],
-        pca.transform(queries.flatten(1).cpu())[:, :latent],
-    ),
-    f"autoencoder codes ({latent})": neighbour_accuracy(
-        model.encode(x_train).cpu(), model.encode(queries).cpu()
-    ),
+    "pixels": neighbour_accuracy(flat_train, flat_test[:queries]),
+    "PCA": neighbour_accuracy(pca_train[:, :latent], pca_test[:queries, :latent]),
+    "codes": neighbour_accuracy(z_train, z_test[:queries]),
 }
 for features, accuracy in accuracies.items():
     print(
-        f"{features:24} neighbour shows the same digit: {100 * accuracy:.1f} %"
+        f"{features:6} nearest neighbour shows the same digit: {100 * accuracy:.1f} %"
     )
 
 # %% tags=["nbval-check-output"]
-pixels, _, codes = accuracies.values()
 check(
-    "neighbours among codes agree on the digit within 5 points of those among pixels",
-    codes > pixels - 0.05,
-    f"codes {100 * codes:.1f} %, pixels {100 * pixels:.1f} %",
+    "neighbours by code show the same digit within 5 points of neighbours by pixels",
+    accuracies["codes"] > accuracies["pixels"] - 0.05,
+    f"codes {100 * accuracies['codes']:.1f} %, pixels {100 * accuracies['pixels']:.1f} %",
 )
 
 # %% tags=["hide-input"]
 figure, (ax,) = plot.subplots(height=3.4)
-code_index = NearestNeighbors(n_neighbors=6).fit(model.encode(x_train).cpu())
-nearest = code_index.kneighbors(model.encode(x_test[shown]).cpu())[1]  # (10, 6)
-rows = {"test image": x_test[shown]}
+index = NearestNeighbors(n_neighbors=5).fit(z_train)
+nearest = index.kneighbors(z_test[first_of_each], return_distance=False)  # (10, 5)
+rows = {"test image": shown}
 rows |= {f"neighbour {k + 1}": x_train[nearest[:, k]] for k in range(5)}
 plot.image_rows(
     ax, rows, title="Test images and the training images with the nearest codes"
@@ -696,17 +657,17 @@ plot.image_rows(
 notebook.show(
     figure,
     alt="Ten test digits, and below each the five training digits whose codes are "
-    "nearest. They show the same digit in a similar handwriting.",
+    "nearest. Nearly all show the same digit in a similar handwriting.",
 )
 
 # %% [markdown]
 # ### Between two images
 #
 # Take two test images of different digits and go half the way between them: once in pixels, once in codes. The average of two
-# images is two ghosts on top of each other. The decoded average of two codes tends to look like *one* digit.
+# images is two ghosts on top of each other. The decoded average of two codes is one shape, often blurred.
 #
-# To measure "looks like a digit", we take the squared distance to the nearest training image. The floor is what a real test image
-# scores.
+# To measure how far either is from a digit, we take the squared distance to the nearest training image. The floor is what a
+# real test image scores.
 
 # %%
 generator = torch.Generator().manual_seed(run.seed)
@@ -714,23 +675,20 @@ first, second = torch.randint(len(x_test), (2, 1000), generator=generator)
 different = y_test[first] != y_test[second]
 a, b = x_test[first[different]], x_test[second[different]]
 
-half_way_in_pixels = (a + b) / 2
-half_way_in_codes = model.decode((model.encode(a) + model.encode(b)) / 2)
-distances = {
-    "half-way in pixels": squared_distance_to_training_data(
-        half_way_in_pixels
-    ).mean(),
-    "half-way in codes": squared_distance_to_training_data(
-        half_way_in_codes
-    ).mean(),
-    "real test images": squared_distance_to_training_data(a).mean(),
+half_way = {
+    "in pixels": (a + b) / 2,
+    "in codes": model.decode((model.encode(a) + model.encode(b)) / 2),
+    "real test images": a,
 }
-for what, distance in distances.items():
-    print(f"{what:20} squared distance to training data: {distance:.2f}")
+distances = {
+    how: squared_distance_to_training_data(x).mean() for how, x in half_way.items()
+}
+for how, distance in distances.items():
+    print(f"{how:16} squared distance to the nearest training image: {distance:.2f}")
 
 # %% tags=["hide-input"]
-start, end = x_test[shown[[2]]], x_test[shown[[7]]]
-weights = torch.linspace(0, 1, 10, device=run.device).reshape(-1, 1)  # (10, 1)
+start, end = shown[[2]], shown[[7]]
+weights = torch.linspace(0, 1, 10, device=run.device)[:, None]  # (10, 1)
 in_pixels = start.flatten(1).lerp(end.flatten(1), weights).reshape(-1, *shape)
 in_codes = model.decode(model.encode(start).lerp(model.encode(end), weights))
 figure, (ax,) = plot.subplots(height=1.9)
@@ -749,9 +707,13 @@ notebook.show(
 # %% tags=["nbval-check-output"]
 check(
     "half-way in codes is nearer to real images: at most 0.9 of the distance",
-    distances["half-way in codes"] < 0.9 * distances["half-way in pixels"],
-    f"{distances['half-way in codes']:.2f} against {distances['half-way in pixels']:.2f}",
+    distances["in codes"] < 0.9 * distances["in pixels"],
+    f"{distances['in codes']:.2f} against {distances['in pixels']:.2f}",
 )
+
+# %% [markdown]
+# Look at the middle of the lower row again. The straight line between two codes leads through a region that holds no code of
+# any training image, and what the decoder makes of it is a smudge. We come back to this below.
 
 # %% [markdown]
 # ## What goes wrong
@@ -764,10 +726,9 @@ check(
 # random known one. A coin reaches 0.5.
 
 # %%
-hidden_digits = (0, 1)
 detectors = {
     digit: train_autoencoder(x_train[y_train != digit], latent, run.seed)
-    for digit in hidden_digits
+    for digit in (0, 1)
 }
 
 
@@ -777,12 +738,8 @@ def auroc(scores, digit):
 
 error_auroc = {}
 for digit, detector in detectors.items():
-    error_auroc[digit] = auroc(
-        detector.reconstruction_error(x_test).cpu(), digit
-    )
-    print(
-        f"hidden digit {digit}: AUROC of the reconstruction error {error_auroc[digit]:.2f}"
-    )
+    error_auroc[digit] = auroc(detector.reconstruction_error(x_test).cpu(), digit)
+    print(f"digit {digit} hidden: AUROC of the error {error_auroc[digit]:.2f}")
 
 # %% [markdown]
 # Zeros are found. Ones are not found as well, and on MNIST the score is worse than a coin: the detector finds an image of a one, which it
@@ -811,7 +768,7 @@ for digit, detector in detectors.items():
     surprise = -q.score_samples(detector.encode(x_test).double().cpu())
     surprise_auroc[digit] = auroc(surprise, digit)
     print(
-        f"hidden digit {digit}: AUROC of the code's surprise {surprise_auroc[digit]:.2f}"
+        f"digit {digit} hidden: AUROC of the code's surprise {surprise_auroc[digit]:.2f}"
     )
 
 # %% tags=["nbval-check-output"]
@@ -860,18 +817,14 @@ real, other_real = shuffled[:half], shuffled[half : 2 * half]
 z = model.encode(x_train)
 standard = torch.randn(half, latent, generator=generator).to(run.device)
 one_normal = z.mean(0) + standard @ torch.linalg.cholesky(torch.cov(z.T)).T
-mixture_codes = torch.tensor(density_of_codes(z).sample(half)[0]).to(
-    z
-)  # (half, K)
+mixture_codes = torch.tensor(density_of_codes(z).sample(half)[0]).to(z)  # (half, K)
 samples = {
     "standard normal codes": model.decode(standard),
     "one fitted normal": model.decode(one_normal),
     "fitted mixture": model.decode(mixture_codes),
 }
 two_sample = {how: two_sample_accuracy(x, real) for how, x in samples.items()}
-two_sample["real images (the floor)"] = floor = two_sample_accuracy(
-    other_real, real
-)
+two_sample["real images (the floor)"] = floor = two_sample_accuracy(other_real, real)
 for how, accuracy in two_sample.items():
     print(f"{how:24} two-sample accuracy {accuracy:.2f}")
 

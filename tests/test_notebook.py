@@ -26,7 +26,7 @@ def test_a_claim_that_holds_prints_one_line(capsys):
 
 @pytest.mark.parametrize("ok", [2 < 1, float("nan") < 1, np.float64("nan") < 1, torch.tensor(float("nan")) < 1])
 def test_a_claim_that_does_not_hold_raises(ok, capsys):
-    with pytest.raises(ClaimError, match="✗ the claim  .measured: 2."):
+    with pytest.raises(ClaimError, match=r"✗ the claim  \[measured: 2\]"):
         check("the claim", ok, "2")
     assert capsys.readouterr().out == ""
 

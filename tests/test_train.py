@@ -58,7 +58,7 @@ def test_interrupted_at_a_random_step_and_resumed_equals_uninterrupted_to_the_bi
 
 def test_a_finished_training_is_not_run_again(tmp_path):
     _, _, history = small_training(tmp_path / "run.pt")
-    model, _, again = small_training(tmp_path / "run.pt", seed=99)
+    _, _, again = small_training(tmp_path / "run.pt", seed=99)
     assert torch.equal(history["loss"], again["loss"])
 
 
