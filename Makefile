@@ -19,6 +19,7 @@ $(INSTALLED): requirements.txt pyproject.toml .ci/install
 	@.ci/install
 
 book: $(INSTALLED)  ## render the site
+	@rm -rf _build/html  # pages of chapters that are gone must not stay
 	@$(BIN)/jupyter-book build . -W --keep-going
 	@echo "The book is at _build/html/index.html"
 

@@ -538,7 +538,7 @@ notebook.show(
 )
 
 # %% [markdown]
-# | | what the figure shows |
+# | where | what the figure shows |
 # | --- | --- |
 # | small codes | The curved surface pays. At the same size the autoencoder leaves far less error than PCA. |
 # | large codes | PCA catches up: its loss goes to zero as $K \to D$, while a network trained for a fixed budget has an error of its own. |
