@@ -525,7 +525,7 @@ ax.set_xticks(latent_sizes, latent_sizes)
 ax.set_ylim(0, 1.1 * mean_image_error)
 for level, label in (
     (mean_image_error, "mean image"),
-    (lookup_error, "lookup of the nearest training image"),
+    (lookup_error, "nearest training image"),
 ):
     ax.axhline(level, color="grey", linewidth=1, linestyle="--")
     ax.annotate(label, (latent_sizes[-1], level), ha="right", va="bottom")
@@ -634,9 +634,7 @@ accuracies = {
     "codes": neighbour_accuracy(z_train, z_test[:queries]),
 }
 for features, accuracy in accuracies.items():
-    print(
-        f"{features:6} nearest neighbour shows the same digit: {100 * accuracy:.1f} %"
-    )
+    print(f"{features:6} neighbour shows the same digit: {100 * accuracy:.1f} %")
 
 # %% tags=["nbval-check-output"]
 check(

@@ -58,7 +58,9 @@ class Opened:
     """A page with everything that went wrong on it."""
 
     def __init__(self, browser: Browser, url: str, *, scheme: str = "light", width: int = 1280):
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+        )
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.foreign: list[str] = []

@@ -63,6 +63,7 @@ def test_every_picture_is_described(visit, name):
 def test_a_page_has_no_barriers(visit, name, scheme):
     opened = visit(name, scheme=scheme)
     assert opened.page.evaluate("document.documentElement.dataset.theme") == scheme
+    opened.page.wait_for_timeout(500)  # until the theme has faded in
     found = Axe().run(opened.page).response["violations"]
     assert [(v["id"], [n["target"] for n in v["nodes"]][:3]) for v in found] == []
 
