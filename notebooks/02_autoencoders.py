@@ -28,7 +28,7 @@
 #
 # **It builds on** basic PyTorch, the normal distribution, and eigenvectors.
 #
-# **Time**: about 30 seconds in the quick profile and 3 minutes in the full profile, both measured on two CPU cores.
+# **Time**: about 30 seconds in the quick profile and 2 minutes in the full profile, both measured on two CPU cores.
 #
 # [Open this chapter in Colab](https://colab.research.google.com/github/example-org/deep-generative-modelling/blob/main/notebooks/02_autoencoders.ipynb)
 
