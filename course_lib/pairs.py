@@ -130,7 +130,6 @@ def execute(source: Path, *, timeout: int = 3600) -> float:
     except (CellTimeoutError, DeadKernelError) as error:
         raise PairError(f"{source}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = _merged_streams(cell.outputs)
     notebook.metadata.language_info = NotebookNode(name="python")

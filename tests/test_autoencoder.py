@@ -109,6 +109,12 @@ def test_a_network_without_hidden_layers_is_linear():
     assert not isinstance(deep[-1], nn.SiLU)
 
 
+def test_the_dense_decoder_mirrors_the_encoder():
+    encoder, decoder = dense_networks((1, 8, 8), 3, hidden=[40, 20])
+    sizes = [[tuple(m.weight.shape) for m in net.modules() if isinstance(m, nn.Linear)] for net in (encoder, decoder)]
+    assert sizes == [[(40, 64), (20, 40), (3, 20)], [(20, 3), (40, 20), (64, 40)]]
+
+
 def test_resumed_training_equals_uninterrupted_training(tmp_path):
     def run(path, steps):
         torch.manual_seed(0)

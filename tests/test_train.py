@@ -130,6 +130,23 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint_whole(tmp_path, mon
     assert os.listdir(tmp_path) == ["run.pt"]
 
 
+def test_a_checkpoint_appears_in_one_stroke(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    checkpoint = Checkpoint(path, every=1, model=nn.Linear(1, 1))
+    checkpoint(0, History())
+    assert os.listdir(tmp_path) == ["run.pt"]
+    before = path.read_bytes()
+
+    def interrupted(source, target):
+        raise OSError(4, "Interrupted system call")
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    checkpoint.parts["model"].weight.data.fill_(7.0)
+    with pytest.raises(CheckpointError, match="Interrupted"):
+        checkpoint(1, History())
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.pt"]
+
+
 def test_bad_checkpoints_are_named(tmp_path):
     path = tmp_path / "run.pt"
     Checkpoint(path, every=1, model=nn.Linear(1, 1))(0, History())
@@ -159,6 +176,15 @@ def test_ema_follows_its_closed_form():
     expected = 0.8**n * values[0] + sum(0.2 * 0.8 ** (n - i) * v for i, v in enumerate(values) if i)
     torch.testing.assert_close(ema.model.weight, expected)
     assert not torch.equal(ema.model.weight, model.weight)
+
+
+def test_minimize_updates_the_average_after_the_parameters():
+    w = nn.Linear(1, 1, bias=False)
+    w.weight.data.zero_()
+    ema = EMA(w, decay=0.5)
+    step = minimize(lambda x: w.weight.sum(), torch.optim.SGD(w.parameters(), lr=1.0), ema=ema)
+    step(torch.zeros(1))  # the weight goes from 0 to -1, the average half of the way
+    assert (w.weight.item(), ema.model.weight.item()) == (-1.0, -0.5)
 
 
 def test_ema_copies_buffers():
