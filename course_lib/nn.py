@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,11 @@ from torch.nn import functional as F
 __all__ = [
     "MLP",
     "AffineBijection",
+    "CategoricalLevels",
     "ConvDecoder",
     "ConvEncoder",
+    "Levels",
+    "LogisticLevels",
     "LogisticMixture",
     "MaskedConv2d",
     "MaskedLinear",
@@ -378,6 +382,70 @@ class LogisticMixture:
         k = weights.reshape(-1, weights.shape[-1]).multinomial(1).view(*weights.shape[:-1], 1)
         mu, scale = self.mu.gather(-1, k)[..., 0], self.scale.gather(-1, k)[..., 0]
         return mu + scale * torch.logit(torch.rand_like(mu), eps=torch.finfo(mu.dtype).eps)
+
+
+class Levels(Protocol):
+    """How the outputs of a network, ``channels`` for each pixel, stand for probabilities of ``levels`` grey levels."""
+
+    levels: int
+    channels: int
+
+    def log_prob(self, parameters: Tensor, level: Tensor) -> Tensor:
+        """Log-probability in nats of integer levels, (B, channels, H, W) and (B, H, W) -> (B, H, W)."""
+        ...
+
+
+class CategoricalLevels:
+    r"""One free logit for each grey level, :math:`p(l) \propto e^{\theta_l}`.
+
+    Args:
+        levels: Number of levels L.
+
+    Reference:
+        Van den Oord et al., *Pixel Recurrent Neural Networks* (2016), section 3.1.
+
+    Example:
+        >>> CategoricalLevels(4).log_prob(torch.zeros(1, 4, 1, 1), torch.tensor([[[3]]])).exp()
+        tensor([[[0.2500]]])
+    """
+
+    def __init__(self, levels: int) -> None:
+        self.levels = self.channels = levels
+
+    def log_prob(self, parameters: Tensor, level: Tensor) -> Tensor:
+        """Log-probability in nats of integer levels, (B, channels, H, W) and (B, H, W) -> (B, H, W)."""
+        return -F.cross_entropy(parameters, level, reduction="none")
+
+
+class LogisticLevels:
+    r"""The mass that a mixture of logistics on the real line leaves in the interval of each grey level.
+
+    .. math:: p(l) = F(e_{l+1}) - F(e_l), \qquad e_l = \frac{2 l}{L} - 1, \quad e_0 = -\infty, \quad e_L = \infty
+
+    It knows from the start that neighbouring levels are alike, and needs 3 K outputs whatever the number of levels.
+
+    Args:
+        levels: Number of levels L.
+        components: Number of components K.
+
+    Reference:
+        Salimans et al., *PixelCNN++* (2017), equation (2).
+
+    Example:
+        >>> p = LogisticLevels(2, components=1)  # outputs of zero: symmetric, so either level is as likely
+        >>> p.log_prob(torch.zeros(1, 3, 1, 1), torch.tensor([[[1]]])).exp()
+        tensor([[[0.5000]]])
+    """
+
+    def __init__(self, levels: int, *, components: int = 5) -> None:
+        self.levels, self.channels = levels, 3 * components
+
+    def log_prob(self, parameters: Tensor, level: Tensor) -> Tensor:
+        """Log-probability in nats of integer levels, (B, channels, H, W) and (B, H, W) -> (B, H, W)."""
+        mixture = LogisticMixture.from_parameters(parameters.movedim(1, -1))
+        edges = (2 * torch.arange(self.levels + 1, device=level.device) / self.levels - 1).to(parameters.dtype)
+        edges[0], edges[-1] = -1e6, 1e6  # stand for infinity, whose gradient would be NaN
+        return mixture.log_mass(edges[level], edges[level + 1])
 
 
 # -------------------------------------------------------------- bijections of one number, the bricks of coupling layers
