@@ -83,9 +83,8 @@ class GatedPixelCNN(nn.Module):
         self.shape, self.distribution = tuple(shape), distribution
         self.enter_vertical, self.enter_horizontal = nn.Conv2d(2, channels, 1), nn.Conv2d(2, channels, 1)
         self.layers = nn.ModuleList(GatedLayer(channels, kernel_size=kernel_size) for _ in range(layers))
-        self.head = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, distribution.channels, 1)
-        )
+        outputs = nn.Conv2d(channels, distribution.channels, 1)
+        self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Parameters of each pixel's distribution given the pixels before it, (B, 1, H, W) -> (B, P, H, W)."""
