@@ -367,14 +367,20 @@ class LogisticMixture:
         return (self.log_weights.exp() * ((x[..., None] - self.mu) / self.scale).sigmoid()).sum(-1)
 
     def log_mass(self, lower: Tensor, upper: Tensor) -> Tensor:
-        r"""Log-probability in nats of a value between two finite bounds, (\*batch) -> (\*batch).
+        r"""Log-probability in nats of a value between two bounds, which may be infinite, (\*batch) -> (\*batch).
 
-        .. math:: \sigma(b) - \sigma(a) = \sigma(b)\, \sigma(-a)\, (1 - e^{a - b})
+        .. math:: \sigma(b) - \sigma(a) = \sigma(b)\, \sigma(-a)\, (1 - e^{-(b - a)})
 
         The right-hand side keeps its precision where both terms on the left round to the same number.
         """
-        a, b = ((bound[..., None] - self.mu) / self.scale for bound in (lower, upper))  # (*batch, K)
-        return (self.log_weights + F.logsigmoid(b) + F.logsigmoid(-a) + (-(a - b).expm1()).log()).logsumexp(-1)
+        gap = self._standardized(upper - lower, origin=0)  # b - a, computed before it can cancel
+        a, b = self._standardized(lower, origin=self.mu), self._standardized(upper, origin=self.mu)  # (*batch, K)
+        log_masses = F.logsigmoid(b) + F.logsigmoid(-a) + (-(-gap).expm1()).log()
+        return (self.log_weights + log_masses).logsumexp(-1)
+
+    def _standardized(self, x: Tensor, *, origin: Tensor | float) -> Tensor:
+        finite = torch.where(x.isinf(), 0, x)[..., None]  # infinity divided by a scale has a gradient of NaN
+        return torch.where(x.isinf()[..., None], x[..., None], (finite - origin) / self.scale)
 
     def sample(self) -> Tensor:
         r"""One draw from each distribution, shape (\*batch): a component, then its quantile function at uniform u."""
@@ -444,7 +450,7 @@ class LogisticLevels:
         """Log-probability in nats of integer levels, (B, channels, H, W) and (B, H, W) -> (B, H, W)."""
         mixture = LogisticMixture.from_parameters(parameters.movedim(1, -1))
         edges = (2 * torch.arange(self.levels + 1, device=level.device) / self.levels - 1).to(parameters.dtype)
-        edges[0], edges[-1] = -1e6, 1e6  # stand for infinity, whose gradient would be NaN
+        edges[0], edges[-1] = -torch.inf, torch.inf  # the outermost levels take the tails
         return mixture.log_mass(edges[level], edges[level + 1])
 
 

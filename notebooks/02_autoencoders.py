@@ -28,7 +28,7 @@
 #
 # **It builds on** basic PyTorch, the normal distribution, and eigenvectors.
 #
-# **Time**: about 30 seconds in the quick profile and 2 minutes in the full profile, both measured on two CPU cores.
+# **Time**: about 40 seconds in the quick profile and 3 minutes in the full profile, both measured on two CPU cores.
 #
 # [Open this chapter in Colab](https://colab.research.google.com/github/example-org/deep-generative-modelling/blob/main/notebooks/02_autoencoders.ipynb)
 
@@ -49,7 +49,11 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture as DensityOfCodes
 from sklearn.model_selection import cross_val_score
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsRegressor,
+    NearestNeighbors,
+)
 from torch import nn
 
 from course_lib import data, notebook, plot, probability
@@ -781,27 +785,32 @@ check(
 )
 
 # %% [markdown]
-# What is missing is a notion of how *probable* a code is. The decoder will happily draw a one from a code that no training
-# image ever had. So we describe the codes of the training images by a density $q(z)$, here a mixture of normals, and score
-# a test image by how surprising its code is:
+# If ink is in the way, compare like with like: divide the error by what the detector makes of *known* images with the same ink.
 #
-# $$\text{score}(x) = -\log q(f(x)) . \tag{2.10}$$
+# $$\text{score}(x) = \frac{\| g(f(x)) - x \|^2}{\text{mean error of training images with about as much ink as } x} . \tag{2.10}$$
+#
+# Beside it stands the distance to the nearest known image, in pixels: a score without any network.
 
 # %%
 
 
-def density_of_codes(z):
-    """A mixture of ten normals with full covariances, fitted to codes (N, K)."""
-    density = DensityOfCodes(10, reg_covar=1e-3, random_state=run.seed)
-    return density.fit(z[:20_000].double().cpu())
+def same_ink_score(detector, known):
+    ink_known = known.flatten(1).square().sum(1, keepdim=True).cpu()  # (N, 1)
+    error_known = detector.reconstruction_error(known).cpu()
+    usual_error = KNeighborsRegressor(len(known) // 50).fit(ink_known, error_known)
+    return detector.reconstruction_error(x_test).cpu() / usual_error.predict(
+        ink[:, None]
+    )
 
 
-surprise_auroc = {}
+same_ink_auroc = {}
 for digit, detector in detectors.items():
-    q = density_of_codes(detector.encode(x_train[y_train != digit]))
-    surprise = -q.score_samples(detector.encode(x_test).double().cpu())
-    surprise_auroc[digit] = auroc(surprise, digit)
-    print(f"digit {digit} hidden: AUROC of the surprise {surprise_auroc[digit]:.2f}")
+    known = x_train[y_train != digit]
+    same_ink_auroc[digit] = auroc(same_ink_score(detector, known), digit)
+    nearest_known = NearestNeighbors(n_neighbors=1).fit(known.flatten(1).cpu()[:20_000])
+    by_distance = auroc(nearest_known.kneighbors(flat_test)[0][:, 0], digit)
+    print(f"digit {digit} hidden: AUROC {error_auroc[digit]:.2f} by the error, "
+          f"{same_ink_auroc[digit]:.2f} against the same ink, {by_distance:.2f} by pixels")  # fmt: skip
 
 # %% tags=["nbval-check-output"]
 check(
@@ -810,14 +819,17 @@ check(
     f"AUROC {error_auroc[0]:.2f} and {error_auroc[1]:.2f}",
 )
 check(
-    "the surprise of the code finds a hidden one better than the error does",
-    surprise_auroc[1] > error_auroc[1] + 0.02,
-    f"AUROC {error_auroc[1]:.2f} by the error, {surprise_auroc[1]:.2f} by the code",
+    "where ones have little ink, comparing with the same ink finds them better",
+    ink_of_ones > 0.8 or same_ink_auroc[1] > error_auroc[1] + 0.04,
+    f"AUROC {error_auroc[1]:.2f} before, {same_ink_auroc[1]:.2f} after",
 )
 
 # %% [markdown]
-# Neither score wins on both digits, and a better score is not a solved problem. Likelihoods have the same weakness for
-# simple images {cite}`nalisnick2019deep`; the chapters on flows and on evaluation return to it.
+# On MNIST the comparison mends a part of the failure, not the whole: the ones are still close to a coin, and zeros are found a
+# little less well. The last column says why. Even the nearest known image, pixel by pixel, hardly tells a hidden one from a known
+# digit: a stroke is near to many digits that contain one. A good reconstruction error is a statement about a reconstruction. Whether
+# an image is *improbable* is another question, and likelihoods have a weakness for simple images of their own
+# {cite}`nalisnick2019deep`; the chapters on flows and on evaluation return to it.
 #
 # ### An autoencoder is no generator
 #
@@ -845,6 +857,13 @@ generator = torch.Generator().manual_seed(run.seed)
 half = min(len(x_test) // 2, 2000)
 shuffled = x_test[torch.randperm(len(x_test), generator=generator)]
 real, other_real = shuffled[:half], shuffled[half : 2 * half]
+
+
+def density_of_codes(z):
+    """A mixture of ten normals with full covariances, fitted to codes (N, K)."""
+    density = DensityOfCodes(10, reg_covar=1e-3, random_state=run.seed)
+    return density.fit(z[:20_000].double().cpu())
+
 
 z = model.encode(x_train)
 standard = torch.randn(half, latent, generator=generator).to(run.device)
@@ -1000,7 +1019,7 @@ Quiz(
 # - The best linear autoencoder is PCA: its loss is the sum of the discarded eigenvalues (2.4), and it determines a subspace, not axes.
 # - A denoising autoencoder learns the posterior mean, and with it the score of the noisy density (2.9).
 # - Nonlinear codes beat linear ones where codes are small. Held-out error, not a rule of thumb, says how small they may be.
-# - Reconstruction error confuses *simple* with *normal*. How probable the code is tells more.
+# - Reconstruction error confuses *simple* with *normal*. Comparing like with like mends a part of it.
 # - Nothing in the loss says how codes are distributed, so decoding random codes is not sampling.
 #
 # ## Further reading
