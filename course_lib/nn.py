@@ -503,9 +503,11 @@ class SplineBijection:
     Args:
         bins: Number of bins K.
         bound: Half-width b of the interval that is bent.
+        smallest: Smallest share of the interval in one bin, and smallest slope at a knot. The smaller it is, the sharper
+            the curve may bend, and the fewer digits of the inverse are left in single precision.
 
     Raises:
-        ValueError: If ``bins`` is less than 1 or ``bound`` is not positive.
+        ValueError: If there is no bin, ``bound`` is not positive, or the bins cannot all have the smallest share.
 
     Reference:
         Durkan et al., *Neural Spline Flows* (2019), equations (4), (5) and (6) to (8) for the inverse.
@@ -516,12 +518,14 @@ class SplineBijection:
         (tensor([0.5000, 7.0000]), tensor([...]))
     """
 
-    smallest = 1e-4  # smallest share of the interval in one bin, and smallest slope: keeps the curve invertible
-
-    def __init__(self, *, bins: int = 8, bound: float = 3.0) -> None:
-        if bins < 1 or not bound > 0 or bins * self.smallest >= 1:
-            raise ValueError(f"expected 1 to {1 / self.smallest:g} bins and a positive bound, got {bins} and {bound}")
-        self.bins, self.bound, self.parameters_per_number = bins, bound, 3 * bins - 1
+    def __init__(self, *, bins: int = 8, bound: float = 3.0, smallest: float = 1e-3) -> None:
+        if bins < 1 or not bound > 0 or not 0 < bins * smallest < 1:
+            raise ValueError(
+                "expected at least 1 bin, a positive bound and 0 < bins * smallest < 1, "
+                f"got {bins} bins, bound {bound} and smallest {smallest}"
+            )
+        self.bins, self.bound, self.smallest = bins, bound, smallest
+        self.parameters_per_number = 3 * bins - 1
 
     def __call__(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         r"""z and :math:`\log |dz/dx|`, both (\*batch), from x (\*batch) and parameters (\*batch, 3 K - 1)."""
