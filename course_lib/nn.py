@@ -503,8 +503,8 @@ class SplineBijection:
     Args:
         bins: Number of bins K.
         bound: Half-width b of the interval that is bent.
-        smallest: Smallest share of the interval in one bin, and smallest slope at a knot. The smaller it is, the sharper
-            the curve may bend, and the fewer digits of the inverse are left in single precision.
+        smallest: Smallest share of the interval in one bin, and smallest slope at a knot. The smaller it is, the
+            sharper the curve may bend, and the fewer digits of the inverse are left in single precision.
 
     Raises:
         ValueError: If there is no bin, ``bound`` is not positive, or the bins cannot all have the smallest share.
