@@ -797,17 +797,16 @@ check(
 def same_ink_score(detector, known):
     ink_known = known.flatten(1).square().sum(1, keepdim=True).cpu()  # (N, 1)
     error_known = detector.reconstruction_error(known).cpu()
-    usual_error = KNeighborsRegressor(len(known) // 50).fit(ink_known, error_known)
-    return detector.reconstruction_error(x_test).cpu() / usual_error.predict(
-        ink[:, None]
-    )
+    neighbours = KNeighborsRegressor(len(known) // 50).fit(ink_known, error_known)
+    usual_error = neighbours.predict(ink[:, None])
+    return detector.reconstruction_error(x_test).cpu().numpy() / usual_error
 
 
 same_ink_auroc = {}
 for digit, detector in detectors.items():
     known = x_train[y_train != digit]
     same_ink_auroc[digit] = auroc(same_ink_score(detector, known), digit)
-    nearest_known = NearestNeighbors(n_neighbors=1).fit(known.flatten(1).cpu()[:20_000])
+    nearest_known = NearestNeighbors(n_neighbors=1).fit(known.flatten(1).cpu()[:10_000])
     by_distance = auroc(nearest_known.kneighbors(flat_test)[0][:, 0], digit)
     print(f"digit {digit} hidden: AUROC {error_auroc[digit]:.2f} by the error, "
           f"{same_ink_auroc[digit]:.2f} against the same ink, {by_distance:.2f} by pixels")  # fmt: skip

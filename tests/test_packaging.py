@@ -80,14 +80,13 @@ def test_every_import_is_declared():
     declared = {canonicalize_name(r.name) for r in wanted()}
     # what comes with a declared package, as its public face
     declared |= {"ipython", "nbformat", "pyyaml", "packaging"}
+    own = {"course_lib", "google"} | {p.stem for p in (ROOT / "tests").rglob("*.py")}  # google: only on Colab
     distributions = packages_distributions()
     for path in [*(ROOT / "course_lib").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / ".ci" / "address.py"]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
-            for name in {n.split(".")[0] for n in names} - set(sys.stdlib_module_names) - {"course_lib", "conftest"}:
-                if name == "google":  # only on Colab
-                    continue
+            for name in {n.split(".")[0] for n in names} - set(sys.stdlib_module_names) - own:
                 owners = {canonicalize_name(d) for d in distributions.get(name, [])}
                 assert owners & declared, (
                     f"{path.relative_to(ROOT)} imports {name}, which pyproject.toml does not declare"
