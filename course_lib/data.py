@@ -6,8 +6,9 @@ faster. And batch k depends on the seed and on k alone, so training can resume a
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,7 +112,8 @@ def images(name: str, *, split: str = "train", root: str | Path | None = None) -
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     if name not in IMAGES:
         raise ValueError(f"no image data is called {name!r}; there are {', '.join(IMAGES)}")
-    return IMAGES[name](split, Path(root or os.environ.get("COURSE_DATA") or Path.home() / ".cache" / "course_lib"))
+    folder = Path(root or os.environ.get("COURSE_DATA") or "~/.cache/course_lib")
+    return IMAGES[name](split, folder.expanduser())  # in a notebook's %env no shell has expanded the ~
 
 
 def _digits(split: str, root: Path) -> LabelledImages:
@@ -127,9 +129,9 @@ def _from_torchvision(class_name: str) -> Callable[[str, Path], LabelledImages]:
         datasets = _torchvision_datasets()
         folder = root / class_name / "raw"
         files = {
-            f"{prefix}-{kind}-ubyte": header + count * size
+            f"{prefix}-{kind}-ubyte": shape
             for prefix, count in (("train", 60_000), ("t10k", 10_000))
-            for kind, header, size in (("images-idx3", 16, 784), ("labels-idx1", 8, 1))
+            for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,)))
         }
         _refuse_broken(folder, files)
         try:
@@ -156,18 +158,22 @@ def _torchvision_datasets():
     return datasets
 
 
-def _whole(folder: Path, files: dict[str, int]) -> bool:
+def _whole(folder: Path, files: Iterable[str]) -> bool:
     return all((folder / name).is_file() for name in files)
 
 
-def _refuse_broken(folder: Path, files: dict[str, int]) -> None:
-    for name, size in files.items():
-        found = (folder / name).stat().st_size if (folder / name).is_file() else size
+def _refuse_broken(folder: Path, files: dict[str, tuple[int, ...]]) -> None:
+    for path, shape in ((folder / name, shape) for name, shape in files.items() if (folder / name).is_file()):
+        # the idx format: 8 for unsigned bytes and the number of axes, the size of each axis, then the values
+        header = np.array([0x800 + len(shape), *shape], dtype=">i4").tobytes()
+        size, found = len(header) + math.prod(shape), path.stat().st_size
         if found != size:
             raise DataError(
-                f"{folder / name} is broken or half-downloaded: {found:,} bytes instead of {size:,}. "
-                "Delete it and run again."
+                f"{path} is broken or half-downloaded: {found:,} bytes instead of {size:,}. Delete it and run again."
             )
+        with path.open("rb") as file:
+            if file.read(len(header)) != header:
+                raise DataError(f"{path} is broken: it does not begin as such a file does. Delete it and run again.")
 
 
 IMAGES: dict[str, Callable[[str, Path], LabelledImages]] = {
@@ -192,6 +198,7 @@ class Batches:
         seed: Chooses the permutations.
 
     Raises:
+        TypeError: If something is not a tensor.
         ValueError: If there is no data, the lengths differ, a batch is larger than the data, or a value is not finite.
 
     Example:
@@ -204,6 +211,8 @@ class Batches:
     """
 
     def __init__(self, *tensors: Tensor, batch_size: int, seed: int = 0) -> None:
+        if others := [type(t).__name__ for t in tensors if not isinstance(t, Tensor)]:
+            raise TypeError(f"expected tensors, as in Batches(x, y, batch_size=...), got {', '.join(others)}")
         if not tensors or not len(tensors[0]):
             raise ValueError("there is no data: expected one or more tensors with at least one row each")
         lengths = [len(t) for t in tensors]
@@ -215,7 +224,7 @@ class Batches:
             _require_finite(tensor, i)
         self.tensors, self.batch_size, self.seed = tensors, batch_size, seed
         self.per_epoch = lengths[0] // batch_size
-        self._epoch, self._order = -1, torch.empty(0)
+        self._epoch, self._order = None, None
 
     def __getitem__(self, k: int) -> Tensor | tuple[Tensor, ...]:
         """Batch k: a tensor (B, ...), or a tuple of them when there are several tensors."""
@@ -263,6 +272,8 @@ class Draws:
 
 def _mix(seed: int, k: int) -> int:
     """One well-spread seed for a pair of numbers, so that seed 0, k 1 and seed 1, k 0 have nothing in common."""
+    if seed < 0 or k < 0:
+        raise ValueError(f"seeds and numbers of batches start at 0, got seed {seed} and number {k}")
     return int(np.random.SeedSequence((seed, k)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

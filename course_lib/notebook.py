@@ -8,7 +8,6 @@ import html
 import inspect
 import os
 import random
-import textwrap
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -120,8 +119,10 @@ def check(statement: str, ok: bool | np.bool_ | torch.Tensor, measured: str = ""
         ok = ok.item()
     if not isinstance(ok, bool | np.bool_):
         raise TypeError(f"check needs the result of a comparison, True or False, got {type(ok).__name__}")
-    if "]" in measured:
-        raise ValueError(f"what was measured is printed in square brackets and may not hold one, got {measured!r}")
+    if "]" in measured or "\n" in measured:
+        raise ValueError(
+            f"what was measured is printed in square brackets on one line and holds neither, got {measured!r}"
+        )
     line = statement + (f"  [measured: {measured}]" if measured else "")
     if not ok:
         raise ClaimError(f"✗ {line}")
@@ -197,19 +198,21 @@ def show_source(obj: Any) -> None:
         <IPython.core.display.Markdown object>
     """
     try:
-        source = textwrap.dedent(inspect.getsource(obj))
-    except (OSError, TypeError) as error:
+        source = _without_docstrings(inspect.getsource(obj))
+    except (OSError, TypeError, SyntaxError) as error:  # SyntaxError: the line that holds a lambda is no statement
         raise TypeError(f"{obj!r} has no Python source to show: expected a function, a class or a module") from error
-    display(Markdown(f"```python\n{_without_docstrings(source)}```"))
+    display(Markdown(f"```python\n{source}```"))
 
 
 def _without_docstrings(source: str) -> str:
-    lines = source.splitlines(keepends=True)
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) or not ast.get_docstring(node):
+    margin = source[: len(source) - len(source.lstrip())]  # textwrap.dedent fails on strings that begin further left
+    lines = [line.removeprefix(margin) for line in source.splitlines(keepends=True)]
+    for node in ast.walk(ast.parse("".join(lines))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
             continue
-        docstring = node.body[0]
-        if len(node.body) > 1:  # a body of nothing but a docstring still needs it
+        docstring = node.body[0] if ast.get_docstring(node) else None
+        alone = docstring and not lines[docstring.lineno - 1][: docstring.col_offset].strip()
+        if alone and len(node.body) > 1:  # a body of nothing but a docstring still needs it
             for i in range(docstring.lineno - 1, docstring.end_lineno):
                 lines[i] = ""
             if docstring.end_lineno < len(lines) and not lines[docstring.end_lineno].strip():

@@ -131,17 +131,20 @@ def image_rows(ax: Axes, rows: Mapping[str, Array], *, title: str = "", limits: 
         The axes.
 
     Raises:
-        ValueError: If the rows hold different numbers or sizes of images.
+        ValueError: If the rows hold different numbers or sizes of images, or something of another shape.
 
     Example:
         >>> _, (ax,) = subplots()
         >>> ax = image_rows(ax, {"data": np.zeros((5, 8, 8)), "copy": np.ones((5, 1, 8, 8))})
     """
-    tiles = {name: _array(x).reshape(-1, *np.shape(_array(x))[-2:]) for name, x in rows.items()}
+    tiles = {name: _array(x) for name, x in rows.items()}
     shapes = {name: x.shape for name, x in tiles.items()}
-    if len(set(shapes.values())) != 1:
+    if any(len(shape) != 3 and shape[1:-2] != (1,) for shape in shapes.values()):
+        raise ValueError(f"expected images of shape (N, H, W) or (N, 1, H, W), got {shapes}")
+    tiles = {name: x.reshape(-1, *x.shape[-2:]) for name, x in tiles.items()}
+    if len({x.shape for x in tiles.values()}) != 1:
         raise ValueError(f"rows must hold equally many images of one size, got {shapes}")
-    (n, height, width) = next(iter(shapes.values()))
+    (n, height, width) = next(iter(tiles.values())).shape
     gap = max(1, height // 14)
     canvas = np.full((len(tiles) * (height + gap) - gap, n * (width + gap) - gap), np.nan)
     for i, row in enumerate(tiles.values()):
@@ -326,11 +329,13 @@ def arrows(ax: Axes, at: Array, vectors: Array, *, color: str = COLORS["orange"]
     at, vectors = _array(at), _array(vectors)
     ax.quiver(*at.T, *vectors.T, angles="xy", scale_units="xy", scale=1, color=color, width=0.004)
     ax.set_aspect("equal")
-    return _labelled(ax, xlabel="$x_1$", ylabel="$x_2$", title=title or ax.get_title(loc="left"))
+    return _labelled(ax, xlabel="$x_1$", ylabel="$x_2$", title=title)
 
 
 def _labelled(ax: Axes, *, xlabel: str, ylabel: str, title: str, legend: bool = False) -> Axes:
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if title:
+        ax.set_title(title)
     if legend:
         ax.legend()
     return ax

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, constraints
 
 __all__ = [
     "GaussianMixture",
@@ -63,7 +63,7 @@ def normal_log_prob(x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
         if not fits:
             raise ValueError(f"{name} of shape {tuple(value.shape)} does not broadcast to x of shape {tuple(x.shape)}")
     per_dimension = -0.5 * (math.log(2 * math.pi) + logvar + (x - mu) ** 2 * torch.exp(-logvar))
-    return per_dimension.flatten(1).sum(1)  # (B,)
+    return per_dimension[..., None].flatten(1).sum(1)  # (B,); the new axis serves events of no dimensions, x of (B,)
 
 
 class GaussianMixture:
@@ -77,7 +77,8 @@ class GaussianMixture:
         weights: :math:`\pi_k`, shape (M,), positive; they are normalized to sum to one. Equal when omitted.
 
     Raises:
-        ValueError: If the shapes do not belong together, or a weight is not positive.
+        ValueError: If the shapes do not belong together, a weight is not positive, or a covariance not symmetric
+            positive definite.
 
     Reference:
         Bishop, *Pattern Recognition and Machine Learning* (2006), section 2.3.9; the linear-Gaussian posterior is
@@ -90,7 +91,7 @@ class GaussianMixture:
     """
 
     def __init__(self, means: Tensor, covariances: Tensor, weights: Tensor | None = None) -> None:
-        weights = torch.ones_like(means[:, 0]) if weights is None else weights
+        weights = means.new_ones(len(means)) if weights is None else weights
         if means.ndim != 2 or covariances.shape != (*means.shape, means.shape[1]) or weights.shape != means.shape[:1]:
             raise ValueError(
                 "expected means (M, D), covariances (M, D, D) and weights (M,), "
@@ -98,6 +99,9 @@ class GaussianMixture:
             )
         if not (weights > 0).all():
             raise ValueError(f"weights must be positive, got {weights.tolist()}")
+        if not (fine := constraints.positive_definite.check(covariances)).all():
+            k = int((~fine).nonzero()[0])
+            raise ValueError(f"covariance {k} is not symmetric positive definite: {covariances[k].tolist()}")
         self.means, self.covariances, self.weights = means, covariances, weights / weights.sum()
         self._components = MultivariateNormal(means, covariances)
         self._mixture = MixtureSameFamily(Categorical(probs=self.weights), self._components)
@@ -169,6 +173,8 @@ class GaussianMixture:
     def _checked(self, x: Tensor) -> Tensor:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"expected x of shape (B, {self.dim}), got {tuple(x.shape)}")
+        if not len(x):
+            raise ValueError(f"there are no points: expected x of at least one row, got shape {tuple(x.shape)}")
         return x
 
 
@@ -187,7 +193,8 @@ def gaussian(mean: Sequence[float] | Tensor, covariance: Sequence[Sequence[float
         tensor([[1., 0.],
                 [0., 4.]])
     """
-    return GaussianMixture(torch.as_tensor(mean)[None], torch.as_tensor(covariance)[None])
+    # times 1.0: whole numbers become floating-point numbers, and those keep their precision
+    return GaussianMixture(1.0 * torch.as_tensor(mean)[None], 1.0 * torch.as_tensor(covariance)[None])
 
 
 def ring(*, modes: int = 8, radius: float = 2.0, std: float = 0.02) -> GaussianMixture:
@@ -203,6 +210,9 @@ def ring(*, modes: int = 8, radius: float = 2.0, std: float = 0.02) -> GaussianM
     Returns:
         The density, in two dimensions.
 
+    Raises:
+        ValueError: If ``modes`` is less than 1, or ``std`` is zero.
+
     Reference:
         Metz et al., *Unrolled Generative Adversarial Networks* (2017), section 3.1.
 
@@ -211,6 +221,7 @@ def ring(*, modes: int = 8, radius: float = 2.0, std: float = 0.02) -> GaussianM
         >>> abs(entropy + 2.907) < 5 * error
         True
     """
+    _require_positive(modes=modes)
     angles = 2 * math.pi * torch.arange(modes) / modes
     means = radius * torch.stack([angles.cos(), angles.sin()], dim=1)  # (M, 2)
     return GaussianMixture(means, (std**2 * torch.eye(2)).expand(modes, 2, 2))

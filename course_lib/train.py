@@ -12,13 +12,14 @@ The *step* owns what a family is about: its losses, optimizers, gradient clippin
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +59,19 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, read, or does not belong to what is being trained."""
 
 
+_WHAT_TO_LOOK_FOR = (
+    "training stopped. Look for a learning rate that is too high, a division by zero, or the log or root of zero."
+)
+
+
 # ------------------------------------------------------------------------------------------------------- the loop
 
 
 class History:
     r"""What the steps reported: one series of scalars per name.
 
-    The values stay on the device until a series is read, so recording never makes the GPU wait.
+    The values stay on the device until a series is read, so recording never makes the GPU wait. Every step reports the
+    same names, so that value k of each series belongs to step k.
 
     Example:
         >>> history = History()
@@ -78,6 +85,7 @@ class History:
         self._series: dict[str, list[Tensor]] = {}
         self._steps = 0
         self._checked = 0
+        self._restored = 0  # the values before this step come from a checkpoint, and lie on the CPU
 
     def __len__(self) -> int:
         """Number of steps recorded."""
@@ -91,38 +99,41 @@ class History:
         """One series, on the CPU, shape (steps,)."""
         if name not in self._series:
             raise KeyError(f"no series {name!r}; there are {', '.join(sorted(self._series)) or 'none yet'}")
-        return torch.stack(self._series[name]).cpu()
+        values = self._series[name]
+        parts = (values[: self._restored], values[self._restored :])
+        return torch.cat([torch.stack(part).cpu() for part in parts if part])
 
     def append(self, logs: Mapping[str, Tensor]) -> None:
-        """Record what one step reported."""
+        """Record what one step reported; :class:`ValueError` if the names are not those of the steps before."""
+        if self._steps and logs.keys() != self._series.keys():
+            raise ValueError(
+                f"a step reported {sorted(logs)}, the steps before it {sorted(self)}: names must not change"
+            )
         for name, value in logs.items():
             self._series.setdefault(name, []).append(value.detach())
         self._steps += 1
 
     def require_finite(self) -> None:
         """Raise :class:`NonFiniteError` when a value recorded since the last call is NaN or infinite."""
+        if self._checked == self._steps:
+            return
+        bad = []
         for name, values in self._series.items():
-            if not (recent := values[self._checked :]):
-                continue
-            finite = (
-                torch.stack(recent).flatten(1).isfinite().all(1) if recent[0].ndim else torch.stack(recent).isfinite()
-            )
-            if not finite.all():
-                step = self._checked + int((~finite).nonzero()[0])
-                raise NonFiniteError(
-                    f"{name} is {values[step].tolist()} at step {step}: training stopped. "
-                    "Look for a learning rate that is too high, a division by zero, or the log of zero."
-                )
+            finite = torch.stack(values[self._checked :]).isfinite()  # (recent steps, ...)
+            bad += [(self._checked + int(index[0]), name) for index in (~finite).nonzero()[:1]]
+        if bad:
+            step, name = min(bad)
+            raise NonFiniteError(f"{name} is {self._series[name][step].tolist()} at step {step}: {_WHAT_TO_LOOK_FOR}")
         self._checked = self._steps
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The series as tensors, for a checkpoint."""
-        return {name: self[name] for name in self}
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps and the series as tensors, for a checkpoint."""
+        return {"steps": self._steps, "series": {name: self[name] for name in self}}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the series of :meth:`state_dict`."""
-        self._series = {name: list(values.unbind()) for name, values in state.items()}
-        self._steps = self._checked = max((len(values) for values in self._series.values()), default=0)
+        self._series = {name: list(values.unbind()) for name, values in state["series"].items()}
+        self._steps = self._checked = self._restored = state["steps"]
 
 
 def fit(
@@ -161,10 +172,9 @@ def fit(
             if (k + 1) % check_every == 0 or k + 1 == steps:
                 history.require_finite()
             progress.advance(history)
-            if hooks:
+            for hook in hooks:  # a copy for each: what one hook draws must not enter what a Checkpoint after it saves
                 with _forked_random_state():
-                    for hook in hooks:
-                        hook(k, history)
+                    hook(k, history)
     return history
 
 
@@ -288,7 +298,7 @@ def alternate(
         A step that reports ``critic`` and ``generator``, the two losses; the critic's is that of its last update.
 
     Raises:
-        ValueError: If a batch cannot be cut into ``n_critic`` parts of equal size.
+        ValueError: If ``n_critic`` is less than 1, or a batch cannot be cut into that many parts of equal size.
 
     Reference:
         Goodfellow et al., *Generative Adversarial Nets* (2014), Algorithm 1; Gulrajani et al., *Improved Training of
@@ -305,6 +315,8 @@ def alternate(
         >>> sorted(step(torch.zeros(4))), g.item()
         (['critic', 'generator'], 0.0)
     """
+    if n_critic < 1:
+        raise ValueError(f"n_critic must be at least 1, got {n_critic}")
 
     def step(batch: Batch) -> dict[str, Tensor]:
         for part in _parts(batch, n_critic):
@@ -398,7 +410,8 @@ class Checkpoint:
     r"""A hook that saves everything needed to resume training to the bit.
 
     A file holds the history, the random states of CPU and GPU, and the ``state_dict`` of every named part. It is
-    written beside its final place and then renamed, so an interruption leaves the previous file whole.
+    written beside its final place and then renamed, so an interruption leaves the previous file whole. NaN and infinity
+    are never written: a gradient can ruin the parameters one step before any loss shows it.
 
     Args:
         path: The file.
@@ -430,16 +443,15 @@ class Checkpoint:
         self.path, self.every, self.parts = Path(path), every, parts
 
     def __call__(self, k: int, history: History) -> None:
-        """Save after step k if it is due; a history with NaN in it is never saved."""
+        """Save after step k if it is due; :class:`NonFiniteError` instead of saving NaN or infinity."""
         if (k + 1) % self.every == 0:
             history.require_finite()
-            self._write(
-                {
-                    "history": history.state_dict(),
-                    "random": {"cpu": torch.get_rng_state(), "cuda": _cuda_random_states()},
-                    "parts": {name: part.state_dict() for name, part in self.parts.items()},
-                }
-            )
+            parts = {name: part.state_dict() for name, part in self.parts.items()}
+            for name, state in parts.items():
+                if not all(tensor.isfinite().all() for tensor in _tensors(state)):
+                    raise NonFiniteError(f"{name} holds NaN or infinity after step {k}: {_WHAT_TO_LOOK_FOR}")
+            random = {"cpu": torch.get_rng_state(), "cuda": _cuda_random_states()}
+            self._write({"history": history.state_dict(), "random": random, "parts": parts})
 
     def restore(self) -> History:
         """Load the file into the parts, set the random states, and return the history (empty without a file)."""
@@ -447,12 +459,13 @@ class Checkpoint:
         if not self.path.exists():
             return history
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-            saved = state["parts"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            state = _load_whole(self.path)
+            history.load_state_dict(state["history"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, BadZipFile, UnpicklingError) as error:
             raise CheckpointError(
                 f"{self.path} is not a whole checkpoint ({type(error).__name__}); delete it to start afresh"
             ) from error
+        saved = state["parts"]
         if set(saved) != set(self.parts):
             raise CheckpointError(f"{self.path} holds {sorted(saved)}, but this training has {sorted(self.parts)}")
         for name, part in self.parts.items():
@@ -461,7 +474,6 @@ class Checkpoint:
             except (RuntimeError, ValueError, KeyError) as error:
                 reason = str(error).splitlines()[-1].strip()
                 raise CheckpointError(f"{name} in {self.path} does not fit what is being trained: {reason}") from error
-        history.load_state_dict(state["history"])
         torch.set_rng_state(state["random"]["cpu"])
         if state["random"]["cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
@@ -477,6 +489,25 @@ class Checkpoint:
             with suppress(OSError):
                 partial.unlink()
             raise CheckpointError(f"cannot write the checkpoint {self.path}: {str(error).splitlines()[0]}") from error
+
+
+def _load_whole(path: Path) -> dict[str, Any]:
+    with ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:  # PyTorch does not compare the checksums
+            raise ValueError(f"{damaged} is damaged")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if set(state) != {"history", "random", "parts"}:
+        raise ValueError("it holds something else")
+    return state
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """Every tensor in nested dictionaries and lists."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping | list | tuple):
+        for value in state.values() if isinstance(state, Mapping) else state:
+            yield from _tensors(value)
 
 
 def attended() -> bool:

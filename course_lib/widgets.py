@@ -38,7 +38,8 @@ class Explorer:
         dpi: Dots per inch of the frames.
 
     Raises:
-        ValueError: If there are no values, or ``start`` is not one of the positions.
+        ValueError: If there are no values, the label or the description is empty, or ``start`` is not one of the
+            positions.
 
     Example:
         >>> explorer = Explorer(lambda k: Figure(figsize=(1, 1)), [1, 2], label="latent size", alt="A {}-D code")
@@ -59,6 +60,10 @@ class Explorer:
     ) -> None:
         if not len(values):
             raise ValueError("an explorer needs at least one value")
+        if not (label.strip() and alt.strip()):
+            raise ValueError(
+                "an explorer needs a label and a description: Explorer(..., label=..., alt='what it shows')"
+            )
         if not 0 <= start < len(values):
             raise ValueError(f"start must be a position from 0 to {len(values) - 1}, got {start}")
         self.draw, self.values, self.label, self.alt, self.start, self.dpi = draw, list(values), label, alt, start, dpi
@@ -121,6 +126,9 @@ class Explorer:
 class Choice:
     """One answer to a question, and what to say to a reader who picks it.
 
+    Raises:
+        ValueError: If there is nothing to say.
+
     Example:
         >>> Choice("4", right=True, feedback="Two and two.").right
         True
@@ -129,6 +137,10 @@ class Choice:
     text: str
     feedback: str
     right: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.feedback.strip():
+            raise ValueError(f"the choice {self.text!r} needs feedback: say why it is right or wrong")
 
 
 @dataclass(frozen=True)
