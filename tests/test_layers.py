@@ -11,7 +11,7 @@ LIBRARY = Path(__file__).parent.parent / "course_lib"
 
 FLOORS = {
     0: {"protocols", "probability", "losses", "schedules", "nn", "train"},
-    1: {"data", "models", "samplers", "evaluation"},
+    1: {"data", "models", "samplers", "stacking", "evaluation"},
     2: {"plot"},
     3: {"widgets", "notebook", "pairs"},
     4: {"grading"},
