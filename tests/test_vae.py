@@ -155,6 +155,20 @@ def test_the_loss_is_the_mean_of_sums():
     torch.testing.assert_close(loss, (0.3 * kl - p.log_prob(x)).mean())
 
 
+def test_the_loss_passes_free_bits_on_and_a_reconstruction_comes_from_the_mean_code():
+    torch.manual_seed(10)
+    model = make_vae(dense_networks, (4,), 2, GaussianPixels(), hidden=[8])
+    x = torch.randn(6, 4)
+    kl = model.terms(x)[1].mean(0)
+    torch.manual_seed(1)
+    plain = model.loss(x)
+    torch.manual_seed(1)
+    free = model.loss(x, free_bits=100.0)
+    torch.testing.assert_close(free - plain, 200 - kl.sum())
+    nn.init.constant_(model.encoder[1][-1].bias[2:], -40.0)  # no spread: every draw is the mean
+    torch.testing.assert_close(model(x), model.decoder(reparameterize(*model.encode(x))))
+
+
 @pytest.mark.parametrize("sigma", [0.1, 2.0])
 def test_gaussian_pixels_are_a_normal_density_and_learn_the_error(sigma):
     torch.manual_seed(7)
