@@ -3,7 +3,8 @@ r"""Network parts that several families share."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Protocol
@@ -16,6 +17,8 @@ __all__ = [
     "MLP",
     "AffineBijection",
     "CategoricalLevels",
+    "ClassInput",
+    "ClassOutput",
     "ConvDecoder",
     "ConvEncoder",
     "Levels",
@@ -26,7 +29,9 @@ __all__ = [
     "MaskedMLP",
     "SplineBijection",
     "conv_networks",
+    "conv_players",
     "dense_networks",
+    "dense_players",
     "raster_mask",
 ]
 
@@ -573,3 +578,163 @@ def _bin(knots: tuple[Tensor, Tensor, Tensor], edges: Tensor, at: Tensor) -> lis
     left = [values.gather(-1, k)[..., 0] for values in (x, y, d)]
     right = [values.gather(-1, k + 1)[..., 0] for values in (x, y, d)]
     return [left[0], left[1], right[0] - left[0], right[1] - left[1], left[2], right[2]]
+
+
+# ------------------------------------------------------------------------- two players: generators and discriminators
+
+
+class ClassInput(nn.Module):
+    r"""A network that is told a class: the label, one-hot, is appended to the input.
+
+    .. math:: y = f([z, e_c])
+
+    Args:
+        network: f, with C inputs more than z has.
+        classes: Number of classes C.
+
+    Reference:
+        Mirza and Osindero, *Conditional Generative Adversarial Nets* (2014), section 3.2.
+
+    Example:
+        >>> generator = ClassInput(nn.Linear(4 + 10, 2), classes=10)
+        >>> generator(torch.randn(3, 4), torch.tensor([0, 7, 9])).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, network: nn.Module, *, classes: int) -> None:
+        super().__init__()
+        self.network, self.classes = network, classes
+
+    def forward(self, z: Tensor, c: Tensor) -> Tensor:
+        r"""(B, K) and labels (B,) -> (B, \*event)."""
+        one_hot = F.one_hot(_checked_labels(c, len(z), self.classes), self.classes)  # (B, C)
+        return self.network(torch.cat([z, one_hot.to(z.dtype)], dim=1))
+
+
+class ClassOutput(nn.Module):
+    r"""A network with one output for each class, of which the label picks its own.
+
+    .. math:: y = f(x)_c = w_c^\top \phi(x) + b_c
+
+    The features :math:`\phi` are shared; only the last layer knows the class.
+
+    Args:
+        network: f, with C outputs.
+        classes: Number of classes C.
+
+    Reference:
+        Miyato and Koyama, *cGANs with Projection Discriminator* (2018), section 3; :math:`w_c` is their sum of
+        :math:`v_c` and the weights of :math:`\psi`.
+
+    Example:
+        >>> ClassOutput(nn.Identity(), classes=3)(torch.tensor([[5.0, 6.0, 7.0]]), torch.tensor([2]))
+        tensor([7.])
+    """
+
+    def __init__(self, network: nn.Module, *, classes: int) -> None:
+        super().__init__()
+        self.network, self.classes = network, classes
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        r"""(B, \*event) and labels (B,) -> (B,)."""
+        return self.network(x).gather(1, _checked_labels(c, len(x), self.classes)[:, None])[:, 0]
+
+
+def _checked_labels(c: Tensor, n: int, classes: int) -> Tensor:
+    if c.shape != (n,) or c.dtype != torch.int64:
+        raise ValueError(f"expected {n} labels, shape ({n},) and torch.int64, got {tuple(c.shape)} and {c.dtype}")
+    if n and not 0 <= c.min() <= c.max() < classes:
+        raise ValueError(f"labels must lie in 0 ... {classes - 1}, got {c.min().item()} to {c.max().item()}")
+    return c
+
+
+def dense_players(
+    shape: Sequence[int], latent: int, *, hidden: Sequence[int] = (256, 256), classes: int = 0
+) -> tuple[nn.Module, nn.Module]:
+    r"""Make a fully connected generator and discriminator (or critic) for images in [0, 1].
+
+    Args:
+        shape: Shape of one example, such as (C, H, W).
+        latent: Size of the latent K.
+        hidden: Sizes of the hidden layers of either network; the generator has them in reverse.
+        classes: Number of classes of a conditional pair, whose networks take labels after their input; 0 for none.
+
+    Returns:
+        The generator, (B, K) -> (B, \*shape), which ends in a sigmoid; the discriminator, (B, \*shape) -> (B,) logits.
+
+    Example:
+        >>> generator, discriminator = dense_players((1, 8, 8), 4, hidden=[32])
+        >>> discriminator(generator(torch.randn(5, 4))).shape
+        torch.Size([5])
+    """
+    leaky = partial(nn.LeakyReLU, 0.2)
+    inside = MLP(latent + classes, prod(shape), hidden=hidden[::-1], activation=leaky)
+    generator = nn.Sequential(inside, nn.Sigmoid(), nn.Unflatten(1, tuple(shape)))
+    judge = nn.Sequential(nn.Flatten(), MLP(prod(shape), max(classes, 1), hidden=hidden, activation=leaky))
+    return _players(generator, judge, classes)
+
+
+def conv_players(
+    shape: Sequence[int],
+    latent: int,
+    *,
+    channels: tuple[int, int] = (32, 64),
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    classes: int = 0,
+) -> tuple[nn.Module, nn.Module]:
+    r"""Make a generator and a discriminator (or critic) of strided convolutions, after DCGAN, for images in [0, 1].
+
+    Both normalize their inner layers, never the generator's output nor the discriminator's input. A critic with a
+    gradient penalty must not look at other examples of the batch: give ``norm=nn.Identity``.
+
+    Args:
+        shape: Shape (C, H, W) of the images; H and W must be multiples of 4.
+        latent: Size of the latent K.
+        channels: Channels of the discriminator's two convolutions; the generator has them in reverse.
+        norm: Makes the discriminator's normalization from a number of channels. The generator's is by batch.
+        classes: Number of classes of a conditional pair, whose networks take labels after their input; 0 for none.
+
+    Returns:
+        The generator, (B, K) -> (B, C, H, W), which ends in a sigmoid; the discriminator, (B, C, H, W) -> (B,) logits.
+
+    Raises:
+        ValueError: If H or W is not a multiple of 4.
+
+    Reference:
+        Radford, Metz and Chintala, *Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+        Networks* (2016), section 3. Here images have values in [0, 1], so a sigmoid stands for their tanh.
+
+    Example:
+        >>> generator, discriminator = conv_players((1, 28, 28), 16, classes=10)
+        >>> c = torch.arange(5)
+        >>> discriminator(generator(torch.randn(5, 16), c), c).shape
+        torch.Size([5])
+    """
+    small = _quarter(shape, channels[1])
+    generator = nn.Sequential(
+        nn.Linear(latent + classes, prod(small)),
+        nn.Unflatten(1, small),  # (B, 64, H/4, W/4)
+        nn.BatchNorm2d(channels[1]),
+        nn.ReLU(),
+        nn.ConvTranspose2d(channels[1], channels[0], kernel_size=4, stride=2, padding=1),  # (B, 32, H/2, W/2)
+        nn.BatchNorm2d(channels[0]),
+        nn.ReLU(),
+        nn.ConvTranspose2d(channels[0], shape[0], kernel_size=4, stride=2, padding=1),  # (B, C, H, W)
+        nn.Sigmoid(),
+    )
+    judge = nn.Sequential(
+        nn.Conv2d(shape[0], channels[0], kernel_size=4, stride=2, padding=1),  # (B, 32, H/2, W/2)
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(*channels, kernel_size=4, stride=2, padding=1),  # (B, 64, H/4, W/4)
+        norm(channels[1]),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(prod(small), max(classes, 1)),
+    )
+    return _players(generator, judge, classes)
+
+
+def _players(generator: nn.Module, judge: nn.Module, classes: int) -> tuple[nn.Module, nn.Module]:
+    if classes:
+        return ClassInput(generator, classes=classes), ClassOutput(judge, classes=classes)
+    return generator, nn.Sequential(judge, nn.Flatten(0))
