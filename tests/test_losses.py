@@ -169,7 +169,7 @@ def test_penalty_looks_at_points_uniform_on_lines_one_draw_an_example_and_at_not
     torch.testing.assert_close(points - fake, alpha[:, None, None].expand(n, 2, 3), atol=1e-5, rtol=0)  # one for all
     levels = torch.linspace(0.05, 0.95, 19)
     torch.testing.assert_close(torch.quantile(alpha, levels), levels, atol=0.015, rtol=0)  # 5 standard errors: 0.018
-    assert 0 <= alpha.min() and alpha.max() <= 1
+    assert alpha.min() >= 0 and alpha.max() <= 1
 
 
 def test_penalty_repeats_with_a_generator():
@@ -202,6 +202,21 @@ def test_penalty_has_a_finite_gradient_where_the_critic_is_flat_and_sends_none_t
     penalty.backward()
     assert penalty.item() == 1 and w.grad.isfinite().all()
     assert real.grad is None and fake.grad is None
+
+
+def test_zero_centered_penalty_is_the_mean_squared_slope_at_the_data():
+    x = torch.randn(50, 2, 3, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    penalty = losses.zero_centered_penalty(lambda x: scale * x.square().flatten(1).sum(1) / 2, x)  # slope: scale |x|
+    mean_square = x.detach().square().flatten(1).sum(1).mean().item()
+    assert penalty.item() == pytest.approx(1.7**2 * mean_square)
+    penalty.backward()
+    assert scale.grad.item() == pytest.approx(2 * 1.7 * mean_square)
+    assert x.grad is None
+    with pytest.raises(ValueError, match="x is empty"):
+        losses.zero_centered_penalty(torch.sum, x[:0])
+    with pytest.raises(ValueError, match="one score for each of 50"):
+        losses.zero_centered_penalty(torch.sum, x)
 
 
 def test_clipping_touches_only_what_lies_outside():
