@@ -23,7 +23,7 @@ class Particles(nn.Module):
         self.points = nn.Parameter(points)
 
     def forward(self, z):
-        return self.points[: len(z)]
+        return self.points[: len(z)].clone()
 
 
 def exact_w1(x, y):
@@ -86,25 +86,24 @@ def test_the_clipped_critics_value_says_more_about_the_bound_than_about_the_dist
 
 @pytest.mark.parametrize("seed", range(3))
 def test_following_the_critic_brings_the_samples_to_the_data(seed):
-    # in one dimension W1 is the mean gap of the sorted samples
+    # measured over five seeds: the distance falls from 1.0 ... 1.2 to 0.23 ... 0.34, that of two real samples
     torch.manual_seed(seed)
-    wgan = WGANGP(nn.Linear(1, 1), MLP(1, 1, hidden=[32]), latent=1, penalty=1.0)
-    ema = EMA(wgan.generator, decay=0.98)
-    optimizers = [torch.optim.Adam(p.parameters(), lr=2e-2, betas=(0.0, 0.9)) for p in (wgan.critic, wgan.generator)]
+    start = 0.6 * torch.randn(100, 2)
+    wgan = WGANGP(Particles(start.clone()), MLP(2, 1, hidden=[64]), latent=1, penalty=1.0)
     step = alternate(
         wgan.critic_loss,
         wgan.generator_loss,
-        critic_optimizer=optimizers[0],
-        generator_optimizer=optimizers[1],
+        critic_optimizer=torch.optim.Adam(wgan.critic.parameters(), lr=1e-2, betas=(0.0, 0.9), fused=True),
+        generator_optimizer=torch.optim.SGD(wgan.generator.parameters(), lr=0.05 * len(start)),
         n_critic=3,
-        ema=ema,
-        schedules=[torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=200) for o in optimizers],
     )
-    fit(step, Draws(lambda n: 1.0 + 0.5 * torch.randn(n, 1), batch_size=192, seed=seed), 200)
-    z = torch.randn(20_000, 1)
-    with torch.no_grad():
-        gaps = (ema.model(z)[:, 0].sort().values - (1.0 + 0.5 * torch.randn(20_000)).sort().values).abs()
-    assert gaps.mean() < 0.1
+
+    def real(n):
+        return torch.randn(n, 2) @ torch.tensor([[1.0, 0.4], [0.0, 0.6]]) + torch.tensor([1.0, 0.5])
+
+    fit(step, Draws(real, batch_size=300, seed=seed), 80)
+    x = real(100)
+    assert exact_w1(x, wgan.sample(100)) < 0.5 * exact_w1(x, start)
 
 
 # ----------------------------------------------------------------------------------------------------- what is computed
