@@ -3,7 +3,7 @@
     python tests/benchmarks/speed_wgan.py [--seconds 4] [--rounds 5]
 
 A step is five updates of the critic and one of the generator. The plain loop is what tutorials show: a ``DataLoader``
-over a tensor, two passes of the critic for real data and samples, the penalty by ``autograd.grad`` with ``grad_outputs``
+over a tensor, two passes of the critic for data and samples, the penalty by ``autograd.grad`` with ``grad_outputs``
 and a norm, Adam with its defaults, and both losses read with ``.item()`` for printing. Ours is the course's
 :class:`~course_lib.models.wgan.WGANGP` with :func:`~course_lib.train.alternate`: one pass for real data and samples,
 fused Adam, batches that are slices, and no gradient in the critic's parameters while the generator learns. To see what
