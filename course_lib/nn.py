@@ -3,7 +3,8 @@ r"""Network parts that several families share."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Protocol
@@ -18,6 +19,8 @@ __all__ = [
     "AffineBijection",
     "BernoulliPixels",
     "CategoricalLevels",
+    "ClassInput",
+    "ClassOutput",
     "Constant",
     "ConvDecoder",
     "ConvEncoder",
@@ -29,9 +32,10 @@ __all__ = [
     "MaskedLinear",
     "MaskedMLP",
     "SplineBijection",
-    "WithLabel",
     "conv_networks",
+    "conv_players",
     "dense_networks",
+    "dense_players",
     "raster_mask",
 ]
 
@@ -202,45 +206,6 @@ class Constant(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         r"""(B, \*any) -> (B, F), whatever the values of ``x``."""
         return self.value.expand(len(x), -1)
-
-
-class WithLabel(nn.Module):
-    r"""Make a network conditional: it sees a label beside its input.
-
-    A label becomes a vector of zeros with a one at its place. Inputs of shape (B, F) get it as ``classes`` more
-    features; images of shape (B, C, H, W) get it as ``classes`` more channels, each of one value.
-
-    Args:
-        network: Takes the longer input.
-        classes: Number of labels.
-
-    Raises:
-        ValueError: If the labels are not as many as the examples, not whole numbers, or not below ``classes``.
-
-    Reference:
-        Mirza and Osindero, *Conditional Generative Adversarial Nets* (2014), section 3.2.
-
-    Example:
-        >>> WithLabel(nn.Identity(), classes=3)(torch.zeros(1, 2), torch.tensor([1]))
-        tensor([[0., 0., 0., 1., 0.]])
-    """
-
-    def __init__(self, network: nn.Module, *, classes: int) -> None:
-        super().__init__()
-        self.network, self.classes = network, classes
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Data (B, F) or (B, C, H, W) and labels (B,), of an integer type."""
-        if c.shape != x.shape[:1] or c.is_floating_point():
-            raise ValueError(
-                f"expected {len(x)} whole labels, shape ({len(x)},), got shape {tuple(c.shape)} and {c.dtype}"
-            )
-        # a look at the values would make a GPU wait
-        if c.device.type == "cpu" and len(c) and not 0 <= c.min() <= c.max() < self.classes:
-            raise ValueError(f"labels must lie between 0 and {self.classes - 1}, got {c.min()} to {c.max()}")
-        label = F.one_hot(c, self.classes).to(x.dtype)  # (B, classes)
-        label = label.view(*label.shape, *(1 for _ in x.shape[2:])).expand(-1, -1, *x.shape[2:])
-        return self.network(torch.cat([x, label], dim=1))
 
 
 # ------------------------------------------------------ masked layers: output i depends on inputs j < i, and no others
@@ -730,3 +695,169 @@ def _bin(knots: tuple[Tensor, Tensor, Tensor], edges: Tensor, at: Tensor) -> lis
     left = [values.gather(-1, k)[..., 0] for values in (x, y, d)]
     right = [values.gather(-1, k + 1)[..., 0] for values in (x, y, d)]
     return [left[0], left[1], right[0] - left[0], right[1] - left[1], left[2], right[2]]
+
+
+# ------------------------------------------------------------------------- two players: generators and discriminators
+
+
+class ClassInput(nn.Module):
+    r"""A network that is told a class: the label, one-hot, is appended to the input.
+
+    .. math:: y = f([x, e_c])
+
+    Inputs of shape (B, F) get C more features; images get C more channels, each of one value.
+
+    Args:
+        network: f, for the longer input.
+        classes: Number of classes C.
+
+    Raises:
+        ValueError: If the labels are not int64, not one for each example, or not in 0 ... C - 1.
+
+    Reference:
+        Mirza and Osindero, *Conditional Generative Adversarial Nets* (2014), section 3.2.
+
+    Example:
+        >>> generator = ClassInput(nn.Linear(4 + 10, 2), classes=10)
+        >>> generator(torch.randn(3, 4), torch.tensor([0, 7, 9])).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, network: nn.Module, *, classes: int) -> None:
+        super().__init__()
+        self.network, self.classes = network, classes
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        r"""(B, F) or (B, C, H, W), and labels (B,), -> (B, \*event)."""
+        one_hot = F.one_hot(_checked_labels(c, len(x), self.classes), self.classes).to(x.dtype)  # (B, classes)
+        one_hot = one_hot.view(*one_hot.shape, *(1 for _ in x.shape[2:])).expand(-1, -1, *x.shape[2:])
+        return self.network(torch.cat([x, one_hot], dim=1))
+
+
+class ClassOutput(nn.Module):
+    r"""A network with one output for each class, of which the label picks its own.
+
+    .. math:: y = f(x)_c = w_c^\top \phi(x) + b_c
+
+    The features :math:`\phi` are shared; only the last layer knows the class.
+
+    Args:
+        network: f, with C outputs.
+        classes: Number of classes C.
+
+    Reference:
+        Miyato and Koyama, *cGANs with Projection Discriminator* (2018), section 3; :math:`w_c` is their sum of
+        :math:`v_c` and the weights of :math:`\psi`.
+
+    Example:
+        >>> ClassOutput(nn.Identity(), classes=3)(torch.tensor([[5.0, 6.0, 7.0]]), torch.tensor([2]))
+        tensor([7.])
+    """
+
+    def __init__(self, network: nn.Module, *, classes: int) -> None:
+        super().__init__()
+        self.network, self.classes = network, classes
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        r"""(B, \*event) and labels (B,) -> (B,)."""
+        return self.network(x).gather(1, _checked_labels(c, len(x), self.classes)[:, None])[:, 0]
+
+
+def _checked_labels(c: Tensor, n: int, classes: int) -> Tensor:
+    if c.shape != (n,) or c.dtype != torch.int64:
+        raise ValueError(f"expected {n} labels, shape ({n},) and torch.int64, got {tuple(c.shape)} and {c.dtype}")
+    if n and not 0 <= c.min() <= c.max() < classes:
+        raise ValueError(f"labels must lie in 0 ... {classes - 1}, got {c.min().item()} to {c.max().item()}")
+    return c
+
+
+def dense_players(
+    shape: Sequence[int], latent: int, *, hidden: Sequence[int] = (256, 256), classes: int = 0
+) -> tuple[nn.Module, nn.Module]:
+    r"""Make a fully connected generator and discriminator (or critic) for images in [0, 1].
+
+    Args:
+        shape: Shape of one example, such as (C, H, W).
+        latent: Size of the latent K.
+        hidden: Sizes of the hidden layers of either network; the generator has them in reverse.
+        classes: Number of classes of a conditional pair, whose networks take labels after their input; 0 for none.
+
+    Returns:
+        The generator, (B, K) -> (B, \*shape), which ends in a sigmoid; the discriminator, (B, \*shape) -> (B,) logits.
+
+    Example:
+        >>> generator, discriminator = dense_players((1, 8, 8), 4, hidden=[32])
+        >>> discriminator(generator(torch.randn(5, 4))).shape
+        torch.Size([5])
+    """
+    leaky = partial(nn.LeakyReLU, 0.2)
+    inside = MLP(latent + classes, prod(shape), hidden=hidden[::-1], activation=leaky)
+    generator = nn.Sequential(inside, nn.Sigmoid(), nn.Unflatten(1, tuple(shape)))
+    judge = nn.Sequential(nn.Flatten(), MLP(prod(shape), max(classes, 1), hidden=hidden, activation=leaky))
+    return _players(generator, judge, classes)
+
+
+def conv_players(
+    shape: Sequence[int],
+    latent: int,
+    *,
+    channels: tuple[int, int] = (32, 64),
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    classes: int = 0,
+) -> tuple[nn.Module, nn.Module]:
+    r"""Make a generator and a discriminator (or critic) of strided convolutions, after DCGAN, for images in [0, 1].
+
+    Both normalize their inner layers, never the generator's output nor the discriminator's input. A critic with a
+    gradient penalty must not look at other examples of the batch: give ``norm=nn.Identity``.
+
+    Args:
+        shape: Shape (C, H, W) of the images; H and W must be multiples of 4.
+        latent: Size of the latent K.
+        channels: Channels of the discriminator's two convolutions; the generator has them in reverse.
+        norm: Makes the discriminator's normalization from a number of channels. The generator's is by batch.
+        classes: Number of classes of a conditional pair, whose networks take labels after their input; 0 for none.
+
+    Returns:
+        The generator, (B, K) -> (B, C, H, W), which ends in a sigmoid; the discriminator, (B, C, H, W) -> (B,) logits.
+
+    Raises:
+        ValueError: If H or W is not a multiple of 4.
+
+    Reference:
+        Radford, Metz and Chintala, *Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+        Networks* (2016), section 3. Here images have values in [0, 1], so a sigmoid stands for their tanh.
+
+    Example:
+        >>> generator, discriminator = conv_players((1, 28, 28), 16, classes=10)
+        >>> c = torch.arange(5)
+        >>> discriminator(generator(torch.randn(5, 16), c), c).shape
+        torch.Size([5])
+    """
+    small = _quarter(shape, channels[1])
+    generator = nn.Sequential(
+        nn.Linear(latent + classes, prod(small)),
+        nn.Unflatten(1, small),  # (B, 64, H/4, W/4)
+        nn.BatchNorm2d(channels[1]),
+        nn.ReLU(),
+        nn.ConvTranspose2d(channels[1], channels[0], kernel_size=4, stride=2, padding=1),  # (B, 32, H/2, W/2)
+        nn.BatchNorm2d(channels[0]),
+        nn.ReLU(),
+        nn.ConvTranspose2d(channels[0], shape[0], kernel_size=4, stride=2, padding=1),  # (B, C, H, W)
+        nn.Sigmoid(),
+    )
+    judge = nn.Sequential(
+        nn.Conv2d(shape[0], channels[0], kernel_size=4, stride=2, padding=1),  # (B, 32, H/2, W/2)
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(*channels, kernel_size=4, stride=2, padding=1),  # (B, 64, H/4, W/4)
+        norm(channels[1]),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(prod(small), max(classes, 1)),
+    )
+    return _players(generator, judge, classes)
+
+
+def _players(generator: nn.Module, judge: nn.Module, classes: int) -> tuple[nn.Module, nn.Module]:
+    if classes:
+        return ClassInput(generator, classes=classes), ClassOutput(judge, classes=classes)
+    return generator, nn.Sequential(judge, nn.Flatten(0))

@@ -282,6 +282,7 @@ def alternate(
     n_critic: int = 1,
     after_critic: Callable[[], None] | None = None,
     ema: EMA | None = None,
+    schedules: Iterable[torch.optim.lr_scheduler.LRScheduler] = (),
 ) -> Step:
     r"""Make the step of two players: ``n_critic`` updates of the critic, each on fresh data, then one of the generator.
 
@@ -294,6 +295,7 @@ def alternate(
         n_critic: Critic updates per generator update. The batch is cut into this many parts, one for each.
         after_critic: Called after each critic update; weight clipping goes here.
         ema: Running average of the generator, updated after it.
+        schedules: Learning-rate schedules of either player, to advance after each step.
 
     Returns:
         A step that reports ``critic`` and ``generator``, the two losses; the critic's is that of its last update.
@@ -318,21 +320,28 @@ def alternate(
     """
     if n_critic < 1:
         raise ValueError(f"n_critic must be at least 1, got {n_critic}")
+    schedules = list(schedules)
+    critic, generator = (
+        [p for group in optimizer.param_groups for p in group["params"]]
+        for optimizer in (critic_optimizer, generator_optimizer)
+    )
 
     def step(batch: Batch) -> dict[str, Tensor]:
         for part in _parts(batch, n_critic):
             critic_value = _call(critic_loss, part)
             critic_optimizer.zero_grad()
-            critic_value.backward()
+            critic_value.backward(inputs=critic)
             critic_optimizer.step()
             if after_critic is not None:
                 after_critic()
         generator_value = _call(generator_loss, part)
         generator_optimizer.zero_grad()
-        generator_value.backward()
+        generator_value.backward(inputs=generator)  # spares the gradient in the critic's parameters
         generator_optimizer.step()
         if ema is not None:
             ema.update()
+        for schedule in schedules:
+            schedule.step()
         return {"critic": critic_value, "generator": generator_value}
 
     return step

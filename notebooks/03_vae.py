@@ -47,7 +47,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
@@ -336,7 +335,9 @@ def train_linear(seed, steps=1500):
     return model.requires_grad_(False), snapshots["early"]
 
 
-linear_models, early_states = zip(*[train_linear(seed) for seed in range(5)])
+linear_models, early_states = zip(
+    *[train_linear(seed) for seed in range(5)], strict=True
+)
 
 # %% [markdown]
 # First the bounds. We go back to a model that has only begun to train, whose clouds are not yet the true posteriors, and compute the ELBO,
@@ -407,7 +408,7 @@ elbo_values = [
     np.mean([model.elbo(held_out).mean().item() for _ in range(100)])
     for model in linear_models
 ]
-gaps = [a - b for a, b in zip(exact_values, elbo_values)]
+gaps = [a - b for a, b in zip(exact_values, elbo_values, strict=True)]
 misses = [best - a for a in exact_values]
 for seed in range(5):
     print(f"seed {seed}: ELBO {elbo_values[seed]:.3f}, exact {exact_values[seed]:.3f}, "
@@ -461,6 +462,7 @@ figure, panels = plot.subplots(1, 3, height=2.7)
 for ax, (title, points) in zip(
     panels,
     {"real": real, "samples": with_noise, "means only": means_only}.items(),
+    strict=True,
 ):
     plot.points(ax, {"": points[:1500]}, title=title, size=3)
     ax.set(xlim=(-6, 6), ylim=(-6, 6))
@@ -833,8 +835,7 @@ notebook.show(
 check(
     "a higher price buys less rate and leaves more distortion, all along the sweep",
     all(
-        rate[a] > rate[b] and distortion[a] < distortion[b]
-        for a, b in pairwise(betas)
+        rate[a] > rate[b] and distortion[a] < distortion[b] for a, b in pairwise(betas)
     ),
 )
 check(
