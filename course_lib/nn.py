@@ -636,7 +636,9 @@ class _TimeAndClass(nn.Module):
             raise ValueError(f"expected classes of shape {tuple(t.shape)} and integer type, got {c.shape} {c.dtype}")
         # On a GPU a look at the values would make every training step wait.
         if c.device.type == "cpu" and c.numel() and not (c.min() >= -1 and c.max() < self.classes):
-            raise ValueError(f"expected classes from 0 to {self.classes - 1}, or -1 for none, got {c.unique().tolist()}")
+            raise ValueError(
+                f"expected classes from 0 to {self.classes - 1}, or -1 for none, got {c.unique().tolist()}"
+            )
         return told + self.label(torch.where(c < 0, self.classes, c))
 
 
@@ -726,7 +728,7 @@ class UNet(nn.Module):
         self.shape, width = tuple(shape), 4 * channels[0]
         self.embed = _TimeAndClass(width, classes=classes, fastest=1000.0)
         self.enter = nn.Conv2d(shape[0], channels[0], kernel_size=3, padding=1)
-        self.down = nn.ModuleList(_Residual(a, b, width) for a, b in zip([channels[0], *channels], channels))
+        self.down = nn.ModuleList(_Residual(a, b, width) for a, b in pairwise([channels[0], *channels]))
         self.halve = nn.ModuleList(nn.Conv2d(a, a, kernel_size=3, stride=2, padding=1) for a in channels[:-1])
         self.middle = _Residual(channels[-1], channels[-1], width)
         below = [*channels[1:], channels[-1]]  # what comes up from the next coarser size

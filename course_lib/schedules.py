@@ -265,7 +265,7 @@ def log_snr(schedule: Schedule, t: Tensor) -> Tensor:
     return 2 * (alpha_t.log() - sigma_t.log())
 
 
-def power_clock(u: Tensor, *, exponent: float = 1.0, low: float = 1e-5, high: float = 1.0) -> Tensor:
+def power_clock(u: Tensor, *, exponent: float = 1.0, low: float = 1e-3, high: float = 1.0) -> Tensor:
     r"""Spread times between ``low`` and ``high``, the denser near ``low`` the larger the exponent.
 
     .. math:: t(u) = \left[ (1 - u)\, t_{\text{low}}^{1/\rho} + u\, t_{\text{high}}^{1/\rho} \right]^\rho

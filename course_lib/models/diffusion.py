@@ -77,7 +77,7 @@ class Diffusion(nn.Module):
         schedule: Schedule,
         prediction: Prediction,
         class_dropout: float = 0.1,
-        clock: Callable[[Tensor], Tensor] = partial(power_clock, low=1e-3),
+        clock: Callable[[Tensor], Tensor] = power_clock,
     ) -> None:
         super().__init__()
         if not 0 <= class_dropout <= 1:
