@@ -5,6 +5,7 @@ from functools import cache, partial
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 from scipy.integrate import solve_ivp
@@ -42,12 +43,17 @@ def clock(*ends):
 @cache
 def solved(start, stop, beta_0=0.1, beta_1=20.0):
     """Points and where they go, by an adaptive solver on the equation as Song et al. write it."""
-    p, schedule, x = mixture(), LinearBeta(beta_0=beta_0, beta_1=beta_1), 1.5 * torch.randn(10, 2, dtype=torch.float64)
+    p, x = mixture(), 1.5 * torch.randn(10, 2, dtype=torch.float64)
+    means, shapes, weights = p.means.numpy(), p.covariances.numpy(), p.weights.numpy()
 
     def field(t, flat):
-        points = torch.as_tensor(flat).view(-1, 2)
-        score = p.noised(*schedule(torch.tensor(t, dtype=torch.float64))).score(points)
-        return (-0.5 * (beta_0 + (beta_1 - beta_0) * t) * (points + score)).flatten().numpy()
+        alpha_2 = np.exp(-beta_0 * t - (beta_1 - beta_0) * t**2 / 2)
+        inverses = np.linalg.inv(alpha_2 * shapes + (1 - alpha_2) * np.eye(2))  # (M, D, D)
+        offsets = flat.reshape(-1, 1, 2) - np.sqrt(alpha_2) * means  # (B, M, D)
+        pulls = np.einsum("mij,bmj->bmi", inverses, offsets)
+        log_joint = np.log(weights) + np.log(np.linalg.det(inverses)) / 2 - (offsets * pulls).sum(2) / 2
+        score = -np.einsum("bm,bmi->bi", scipy.special.softmax(log_joint, axis=1), pulls)
+        return -0.5 * (beta_0 + (beta_1 - beta_0) * t) * (flat + score.ravel())
 
     end = solve_ivp(field, (start, stop), x.flatten().numpy(), rtol=1e-8, atol=1e-9, method="DOP853").y[:, -1]
     return x, torch.as_tensor(end).view(-1, 2)
@@ -140,9 +146,9 @@ def test_with_the_exact_score_samples_reach_the_mixture_s_moments(step, schedule
     p, n = mixture().to(torch.float32), 8000
     take = partial(step, denoise=exact_denoiser(p, schedule), schedule=schedule)
     x = simulate(take, torch.randn(n, 2), torch.linspace(1, 0, 101))
-    torch.testing.assert_close(x.mean(0), p.mean, rtol=0, atol=0.08)
-    torch.testing.assert_close(x.T.cov(), p.covariance, rtol=0, atol=0.1)
-    torch.testing.assert_close(p.responsibilities(x).mean(0), p.weights, rtol=0, atol=0.03)
+    torch.testing.assert_close(x.mean(0), p.mean, rtol=0, atol=0.08)  # measured over 5 seeds: up to 0.033
+    torch.testing.assert_close(x.T.cov(), p.covariance, rtol=0, atol=0.15)  # up to 0.09, for ddpm in 100 steps
+    torch.testing.assert_close(p.responsibilities(x).mean(0), p.weights, rtol=0, atol=0.04)  # up to 0.014
 
 
 def test_too_much_signal_left_at_the_start_is_a_wrong_start():
