@@ -9,18 +9,18 @@ from torch import nn
 
 from course_lib import probability
 from course_lib.data import Draws
-from course_lib.losses import CLEAN, NOISE, VELOCITY, V, convert
+from course_lib.losses import CLEAN, NOISE, VELOCITY, V
 from course_lib.models.diffusion import Diffusion
 from course_lib.nn import TimeMLP, UNet, time_embedding
 from course_lib.probability import GaussianMixture
 from course_lib.protocols import HasLogProb, HasLoss, Samples
-from course_lib.samplers import ddim, euler, exact_denoiser, guided, heun, simulate
+from course_lib.samplers import ddim, exact_denoiser, guided, heun, simulate
 from course_lib.schedules import Cosine, LinearBeta, LinearLogSNR, Straight, power_clock
 from course_lib.train import EMA, Checkpoint, fit, minimize
 
 QUADRATIC = partial(power_clock, exponent=2.0, low=1e-5)
 SETTINGS = {
-    "eps, linear": {"schedule": LinearBeta(), "prediction": NOISE, "clock": QUADRATIC},
+    "eps, linear": {"schedule": LinearBeta(beta_1=40.0), "prediction": NOISE, "clock": QUADRATIC},
     "x, log-SNR": {"schedule": LinearLogSNR(start=13.0, end=-16.0), "prediction": CLEAN},
     "v, cosine": {"schedule": Cosine(), "prediction": V, "clock": QUADRATIC},
     "flow matching": {"schedule": Straight(), "prediction": VELOCITY},
@@ -42,8 +42,15 @@ class Exact(nn.Module):
 
     def forward(self, x, t, c=None):
         alpha_t, sigma_t = self.schedule(t[0])
-        x_hat = self.p.posterior_mean(x, alpha_t=alpha_t, sigma_t=sigma_t)
-        return convert(x_hat, x, source=CLEAN, target=self.prediction, alpha_t=alpha_t, sigma_t=sigma_t)
+        inverses = torch.linalg.inv(alpha_t**2 * self.p.covariances + sigma_t**2 * torch.eye(x.shape[1]).to(x))
+        offsets = x[:, None] - alpha_t * self.p.means  # (B, M, D)
+        pulls = torch.einsum("mij,bmj->bmi", inverses, offsets)
+        log_joint = self.p.weights.log() + inverses.logdet() / 2 - (offsets * pulls).sum(2) / 2
+        score = -torch.einsum("bm,bmi->bi", log_joint.softmax(1), pulls)
+        shares = torch.einsum("bm,mij,bmj->bi", log_joint.softmax(1), alpha_t * self.p.covariances, pulls)
+        x_hat = log_joint.softmax(1) @ self.p.means + shares  # the linear-Gaussian posterior of each component
+        a, b = self.prediction.weights(alpha_t, sigma_t)
+        return a * x_hat - b * sigma_t * score
 
 
 def oracle(name, p=None):
@@ -63,30 +70,30 @@ def randomized(network, std=0.3):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_likelihood_by_the_equation_is_the_exact_one_and_converges(name):
-    model, x = oracle(name), 1.5 * torch.randn(20, 2, dtype=torch.float64)
+    model, x = oracle(name), 1.5 * torch.randn(10, 2, dtype=torch.float64)
     exact = mixture().log_prob(x)
-    errors = [(model.log_prob(x, steps=steps) - exact).abs().max().item() for steps in (50, 100)]
-    assert errors[0] < 0.1 and errors[1] < 0.03 and errors[1] < errors[0] / 2.5
+    errors = [(model.log_prob(x, steps=steps) - exact).abs().max().item() for steps in (40, 80)]
+    assert errors[0] < 0.2 and errors[1] < 0.05 and errors[1] < errors[0] / 2.5
 
 
-@pytest.mark.parametrize("dim", [1, 3, 5])
+@pytest.mark.parametrize("dim", [1, 4])
 def test_the_likelihood_of_a_gaussian_in_any_dimension(dim):
     a = torch.randn(dim, dim, dtype=torch.float64)
     p = probability.gaussian(torch.randn(dim).double(), 0.1 * torch.eye(dim).double() + a @ a.T / dim)
     x = p.sample(6)
-    torch.testing.assert_close(oracle("flow matching", p).log_prob(x), p.log_prob(x), rtol=0, atol=0.02)
+    torch.testing.assert_close(oracle("flow matching", p).log_prob(x, steps=100), p.log_prob(x), rtol=0, atol=0.02)
 
 
 def test_the_likelihood_of_narrow_modes():
     p = probability.ring(std=0.05).to(torch.float64)
     x = p.sample(10)
-    torch.testing.assert_close(oracle("x, log-SNR", p).log_prob(x, steps=300), p.log_prob(x), rtol=0, atol=0.03)
+    torch.testing.assert_close(oracle("x, log-SNR", p).log_prob(x, steps=150), p.log_prob(x), rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("name", ["eps, linear", "flow matching"])
 def test_samples_have_the_moments_of_the_mixture(name):
     p = mixture().to(torch.float32)
-    x = oracle(name, p).sample(8000)
+    x = oracle(name, p).sample(4000)
     torch.testing.assert_close(x.mean(0), p.mean, rtol=0, atol=0.08)
     torch.testing.assert_close(x.T.cov(), p.covariance, rtol=0, atol=0.1)
     torch.testing.assert_close(p.responsibilities(x).mean(0), p.weights, rtol=0, atol=0.03)
@@ -141,14 +148,14 @@ def test_the_loss_of_the_best_network_is_the_variance_it_cannot_know(low):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("name", ["eps, linear", "flow matching"])
+@pytest.mark.parametrize("name", ["eps, linear"])
 def test_the_learned_noise_is_the_mean_noise_of_the_mixture(name, seed):
     torch.manual_seed(seed)
     p = probability.two_clusters(center=(1.5, 0.5), std=0.5)
-    model = Diffusion(TimeMLP(2, hidden=[64, 64]), (2,), **SETTINGS[name])
+    model = Diffusion(TimeMLP(2, hidden=[32, 32]), (2,), **SETTINGS[name])
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=500)
-    fit(minimize(model.loss, optimizer, schedule=schedule), Draws(p.sample, batch_size=256, seed=seed), 500)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=300)
+    fit(minimize(model.loss, optimizer, schedule=schedule), Draws(p.sample, batch_size=128, seed=seed), 300)
     gaps = []
     with torch.no_grad():
         for t in torch.tensor([0.1, 0.3, 0.5, 0.8]):
@@ -185,15 +192,15 @@ def test_classes_are_hidden_as_often_as_said_and_otherwise_passed_on():
 def test_a_conditional_model_puts_classes_where_they_belong_and_guidance_pulls_them_apart(seed):
     torch.manual_seed(seed)
     p = probability.two_clusters(center=(1.0, 0.0), std=0.7)
-    model = Diffusion(TimeMLP(2, classes=2, hidden=[64, 64]), (2,), **SETTINGS["flow matching"])
+    model = Diffusion(TimeMLP(2, classes=2, hidden=[32, 32]), (2,), **SETTINGS["flow matching"])
 
     def sample(n):
         c = torch.randint(2, (n,))
         return p.means[c] + 0.7 * torch.randn(n, 2), c
 
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=400)
-    fit(minimize(model.loss, optimizer, schedule=schedule), Draws(sample, batch_size=256, seed=seed), 400)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=250)
+    fit(minimize(model.loss, optimizer, schedule=schedule), Draws(sample, batch_size=128, seed=seed), 250)
     c = torch.zeros(2000, dtype=torch.long)
     conditional = model.sample(2000, c, steps=20)
     assert conditional[:, 0].mean().item() == pytest.approx(1.0, abs=0.2)
@@ -258,7 +265,12 @@ def test_a_network_uses_all_it_is_told_and_keeps_examples_apart(name):
     assert y.shape == x.shape and y.dtype == torch.float64
     y.square().sum().backward()
     unused = [key for key, parameter in network.named_parameters() if not parameter.grad.abs().sum() > 0]
-    assert not unused and (network.embed.label.weight.grad.abs().sum(1) > 0).tolist() == [True, False, False, *[True] * 3]
+    assert not unused and (network.embed.label.weight.grad.abs().sum(1) > 0).tolist() == [
+        True,
+        False,
+        False,
+        *[True] * 3,
+    ]
     (gradient,) = torch.autograd.grad(network(x, t, c)[1].sum(), x)
     assert (gradient.flatten(1).abs().sum(1) > 0).tolist() == [False, True, False, False]
     with torch.no_grad():
@@ -327,9 +339,18 @@ def test_it_is_what_it_says():
         (lambda: small(prediction=NOISE), "at t = 1 no signal is left, and a prediction of noise cannot find it"),
         (lambda: small().sample(2, steps=0), "steps must be at least 1, got 0"),
         (lambda: small().loss(torch.zeros(5, 2), torch.zeros(5).long()), r"without classes \(classes=0\)"),
-        (lambda: TimeMLP(2, classes=3)(torch.zeros(2, 2), torch.rand(2), torch.tensor([0, 3])), r"0 to 2.* got \[0, 3\]"),
-        (lambda: TimeMLP(2, classes=3)(torch.zeros(2, 2), torch.rand(2), torch.tensor([0])), r"shape \(2,\) and integer"),
-        (lambda: TimeMLP(2, classes=3)(torch.zeros(2, 2), torch.rand(2), torch.rand(2)), "integer type, got .* float32"),
+        (
+            lambda: TimeMLP(2, classes=3)(torch.zeros(2, 2), torch.rand(2), torch.tensor([0, 3])),
+            r"0 to 2.* got \[0, 3\]",
+        ),
+        (
+            lambda: TimeMLP(2, classes=3)(torch.zeros(2, 2), torch.rand(2), torch.tensor([0])),
+            r"shape \(2,\) and integer",
+        ),
+        (
+            lambda: TimeMLP(2, classes=3)(torch.zeros(2, 2), torch.rand(2), torch.rand(2)),
+            "integer type, got .* float32",
+        ),
         (lambda: UNet((1, 10, 8)), r"multiples of 4, got \(10, 8\)"),
         (lambda: UNet((1, 8, 8))(torch.zeros(2, 1, 8, 12), torch.rand(2)), r"\(B, 1, 8, 8\), got \(2, 1, 8, 12\)"),
         (lambda: time_embedding(torch.rand(3), 5), "even and at least 4, got 5"),

@@ -108,9 +108,7 @@ def test_errors_of_noise_and_data_differ_by_the_signal_to_noise_ratio():
             r"the noise has shape \(1, 2\), the data \(3, 2\)",
         ),
         (
-            lambda one: convert(
-                torch.zeros(3, 1), torch.zeros(3, 2), source=V, target=NOISE, alpha_t=one, sigma_t=one
-            ),
+            lambda one: convert(torch.zeros(3, 1), torch.zeros(3, 2), source=V, target=NOISE, alpha_t=one, sigma_t=one),
             r"the prediction has shape \(3, 1\), the noisy data \(3, 2\)",
         ),
     ],

@@ -320,5 +320,3 @@ def test_bad_input_is_named(bad, message):
 def test_rejection_gives_up_when_nothing_is_accepted():
     with pytest.raises(RuntimeError, match=r"only 0 of \d+ proposals were accepted, 10 are needed"):
         reject(lambda n: torch.zeros(n, 1), lambda x: x[:, 0], 10, highest=100.0, most=50)
-
-

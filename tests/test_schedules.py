@@ -1,6 +1,7 @@
 """Schedules against the chain they stand for, against their papers' formulas, and against derivatives."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_linear_beta_is_the_limit_of_many_steps():
     for steps in (100, 200, 400):
         t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
         gaps.append((FromBetas(linear_betas(steps))(t)[0] - LinearBeta()(t)[0]).abs().max().item())
-    assert gaps[0] < 0.03 and all(1.8 < a / b < 2.2 for a, b in zip(gaps, gaps[1:], strict=False))
+    assert gaps[0] < 0.03 and all(1.8 < a / b < 2.2 for a, b in pairwise(gaps))
 
 
 @pytest.mark.parametrize("offset", [0.008, 0.1])

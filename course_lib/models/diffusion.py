@@ -25,7 +25,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp
 
 from course_lib.losses import Prediction, prediction_error
 from course_lib.probability import normal_log_prob
@@ -160,17 +159,18 @@ class Diffusion(nn.Module):
 
     def _split_and_divergences(self, state: Tensor, t: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both means, flat, with their divergences as the last column: (B, D + 1) each."""
-        x_t = state[:, :-1]
-        divergences = torch.zeros(2, len(x_t), dtype=x_t.dtype, device=x_t.device)
-        for i, unit in enumerate(torch.eye(x_t.shape[1], dtype=x_t.dtype, device=x_t.device)):
-            means, slopes = jvp(lambda x_t: self._flat_split(x_t, t, c), (x_t,), (unit.expand_as(x_t),))
-            divergences += torch.stack([slope[:, i] for slope in slopes])
-        clean, noise = (torch.cat([mean, d[:, None]], dim=1) for mean, d in zip(means, divergences, strict=True))
-        return clean, noise
-
-    def _flat_split(self, x_t: Tensor, t: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        clean, noise = self.split(x_t.unflatten(1, self.shape), t, c)
-        return clean.flatten(1), noise.flatten(1)
+        dims = state.shape[1] - 1
+        with torch.enable_grad():
+            x_t = state[:, :-1].detach().unflatten(1, self.shape).requires_grad_()
+            y = self.network(x_t, t.expand(len(x_t)), c).flatten(1)  # (B, D)
+            slopes = [
+                torch.autograd.grad(y[:, i].sum(), x_t, retain_graph=True)[0].flatten(1)[:, i] for i in range(dims)
+            ]
+        # the means are linear in y and x_t, so their divergences are the same combination of those: D is that of x_t
+        y = torch.cat([y.detach(), sum(slopes)[:, None]], dim=1)
+        x_t = torch.cat([state[:, :-1], torch.full_like(state[:, -1:], dims)], dim=1)
+        alpha_t, sigma_t = self.schedule(t)
+        return self.prediction.split(y, x_t, alpha_t=alpha_t, sigma_t=sigma_t)
 
     def _schedule(self, t: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t of the shape (B, 1, ...), one for each example of a batch."""
