@@ -633,7 +633,9 @@ class _TimeAndClass(nn.Module):
             return told
         c = t.new_full(t.shape, -1, dtype=torch.long) if c is None else c
         if c.shape != t.shape or c.is_floating_point():
-            raise ValueError(f"expected classes of shape {tuple(t.shape)} and integer type, got {c.shape} {c.dtype}")
+            raise ValueError(
+                f"expected integer classes of shape {tuple(t.shape)}, got {c.dtype} of shape {tuple(c.shape)}"
+            )
         # On a GPU a look at the values would make every training step wait.
         if c.device.type == "cpu" and c.numel() and not (c.min() >= -1 and c.max() < self.classes):
             raise ValueError(
@@ -645,14 +647,20 @@ class _TimeAndClass(nn.Module):
 class TimeMLP(nn.Module):
     r"""A dense network on points, the time and, where there are classes, the class.
 
+    With waves, it also sees :math:`\sin(2^k \pi x / 4)` and :math:`\cos(2^k \pi x / 4)` of every coordinate, k = 0 to
+    ``waves`` - 1. Dense networks learn functions that change slowly first; waves let them change fast, as they must
+    between modes that are narrow and far apart.
+
     Args:
         dim: Number of dimensions D of a point, and of the output.
         classes: Number of classes; without any, the network takes no c.
         hidden: Sizes of the hidden layers.
         features: Size of the embedding of time and class.
+        waves: Number of waves of each coordinate; for data between about -4 and 4.
 
     Reference:
-        Ho, Jain and Abbeel, *Denoising Diffusion Probabilistic Models* (2020), for a network shared by all times.
+        Ho, Jain and Abbeel, *Denoising Diffusion Probabilistic Models* (2020), for a network shared by all times;
+        Tancik et al., *Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains* (2020).
 
     Example:
         >>> network = TimeMLP(2, classes=10)
@@ -661,15 +669,23 @@ class TimeMLP(nn.Module):
     """
 
     def __init__(
-        self, dim: int, *, classes: int = 0, hidden: Sequence[int] = (128, 128, 128), features: int = 32
+        self,
+        dim: int,
+        *,
+        classes: int = 0,
+        hidden: Sequence[int] = (128, 128, 128),
+        features: int = 32,
+        waves: int = 0,
     ) -> None:
         super().__init__()
         self.embed = _TimeAndClass(features, classes=classes, fastest=30.0)  # toys need no finer sense of time
-        self.body = MLP(dim + features, dim, hidden=hidden)
+        self.register_buffer("omega", math.pi / 4 * 2.0 ** torch.arange(waves), persistent=False)
+        self.body = MLP(dim * (1 + 2 * waves) + features, dim, hidden=hidden)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor | None = None) -> Tensor:
         """Points (B, D), times (B,) and classes (B,), -1 or None for "not told" -> (B, D)."""
-        return self.body(torch.cat([x, self.embed(t, c)], dim=1))
+        angles = (x[:, :, None] * self.omega).flatten(1)  # (B, D * waves)
+        return self.body(torch.cat([x, angles.sin(), angles.cos(), self.embed(t, c)], dim=1))
 
 
 class _Residual(nn.Module):

@@ -172,7 +172,7 @@ def test_classes_are_hidden_as_often_as_said_and_otherwise_passed_on():
     class Spy(nn.Module):
         def forward(self, x, t, c=None):
             seen.append(c)
-            return torch.zeros_like(x)
+            return 0 * x
 
     model = Diffusion(Spy(), (1,), schedule=LinearBeta(), prediction=NOISE, class_dropout=0.3)
     c = torch.arange(20_000) % 7
@@ -249,6 +249,7 @@ def test_the_time_embedding_is_that_of_transformers_at_step_1000_t():
 
 NETWORKS = {
     "dense": (lambda **k: TimeMLP(3, hidden=[16, 16], **k), (3,)),
+    "dense, with waves": (lambda **k: TimeMLP(3, hidden=[16, 16], waves=2, **k), (3,)),
     "U-Net of 8x8": (lambda **k: UNet((1, 8, 8), channels=(8, 12), **k), (1, 8, 8)),
     "U-Net of 28x28": (lambda **k: UNet((1, 28, 28), channels=(4, 8, 8), **k), (1, 28, 28)),
     "U-Net of 32x16, colour": (lambda **k: UNet((3, 32, 16), channels=(4, 6, 8), **k), (3, 32, 16)),
@@ -345,11 +346,11 @@ def test_it_is_what_it_says():
         ),
         (
             lambda: TimeMLP(2, classes=3)(torch.zeros(2, 2), torch.rand(2), torch.tensor([0])),
-            r"shape \(2,\) and integer",
+            r"classes of shape \(2,\), got torch.int64 of shape \(1,\)",
         ),
         (
             lambda: TimeMLP(2, classes=3)(torch.zeros(2, 2), torch.rand(2), torch.rand(2)),
-            "integer type, got .* float32",
+            "integer classes .* got torch.float32",
         ),
         (lambda: UNet((1, 10, 8)), r"multiples of 4, got \(10, 8\)"),
         (lambda: UNet((1, 8, 8))(torch.zeros(2, 1, 8, 12), torch.rand(2)), r"\(B, 1, 8, 8\), got \(2, 1, 8, 12\)"),
