@@ -111,8 +111,8 @@ def spectrally_normalized(network: nn.Module) -> nn.Module:
         >>> layer = spectrally_normalized(nn.Linear(3, 2))
         >>> for _ in range(100):
         ...     _ = layer(torch.zeros(1, 3))
-        >>> torch.linalg.matrix_norm(layer.weight, 2).item()
-        1.0...
+        >>> round(torch.linalg.matrix_norm(layer.weight, 2).item(), 4)
+        1.0
     """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
