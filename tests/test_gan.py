@@ -416,8 +416,19 @@ def test_each_step_of_the_game_computes_only_the_gradients_it_uses_and_advances_
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: small_gan().discriminator_loss(torch.zeros(4, 3)), r"shape \(4, 2\), the data are \(4, 3\)"),
-        (lambda: small_gan().generator_loss(torch.zeros(4, 3)), r"shape \(4, 2\), the data are \(4, 3\)"),
+        (
+            lambda: small_gan().discriminator_loss(torch.zeros(4, 3)),
+            r"\(4, 2\) of torch.float32 on cpu, the data are \(4, 3\) of",
+        ),
+        (
+            lambda: small_gan().discriminator_loss(torch.zeros(4, 2).double()),
+            "torch.float32 on cpu, .* torch.float64 on",
+        ),
+        (lambda: small_gan().discriminator_loss(torch.zeros(4, 2, device="meta")), "on cpu, .* on meta"),
+        (
+            lambda: small_gan().generator_loss(torch.zeros(4, 3)),
+            r"\(4, 2\) of torch.float32 on cpu, the data are \(4, 3\) of",
+        ),
         (lambda: small_gan().discriminator_loss(torch.zeros(0, 2)), "real is empty"),
         (lambda: small_gan().generator_loss(torch.zeros(0, 2)), "fake is empty"),
         (lambda: small_gan().unrolled_generator_loss(torch.zeros(4, 2), steps=-1, lr=0.1), "got steps -1"),

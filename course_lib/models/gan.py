@@ -131,6 +131,9 @@ class GAN(nn.Module):
 
 
 def _fitting(fake: Tensor, x: Tensor) -> Tensor:
-    if fake.shape != x.shape:
-        raise ValueError(f"the generator makes samples of shape {tuple(fake.shape)}, the data are {tuple(x.shape)}")
+    made, given = ((tuple(y.shape), y.dtype, str(y.device)) for y in (fake, x))
+    if made != given:
+        raise ValueError(
+            "the generator makes samples {} of {} on {}, the data are {} of {} on {}".format(*made, *given)
+        )
     return fake

@@ -104,8 +104,9 @@ class WGAN(nn.Module):
 
     def _samples_like(self, x: Tensor, *c: Tensor) -> Tensor:
         fake = self.sample(len(x), *c)
-        if fake.shape != x.shape:
-            raise ValueError(f"the generator makes samples of shape {tuple(fake.shape)}, the data are {tuple(x.shape)}")
+        made, given = ((tuple(y.shape), y.dtype, str(y.device)) for y in (fake, x))
+        if made != given:
+            raise ValueError("the generator makes {} of {} on {}, the data are {} of {} on {}".format(*made, *given))
         return fake
 
 
