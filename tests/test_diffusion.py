@@ -90,6 +90,15 @@ def test_the_likelihood_of_narrow_modes():
     torch.testing.assert_close(oracle("x, log-SNR", p).log_prob(x, steps=150), p.log_prob(x), rtol=0, atol=0.03)
 
 
+def test_the_likelihood_is_that_of_data_with_the_noise_of_the_first_time():
+    # x = x_t / alpha_t, so its density is p_t(alpha_t x) alpha_t^D
+    p, clock = mixture(), partial(power_clock, low=0.2)
+    arguments = {"schedule": Straight(), "prediction": VELOCITY}
+    model, x = Diffusion(Exact(p, **arguments), (2,), **arguments, clock=clock).double(), p.sample(10)
+    expected = p.noised(0.8, 0.2).log_prob(0.8 * x) + 2 * math.log(0.8)
+    torch.testing.assert_close(model.log_prob(x, steps=100), expected, rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("name", ["eps, linear", "flow matching"])
 def test_samples_have_the_moments_of_the_mixture(name):
     p = mixture().to(torch.float32)
@@ -286,6 +295,22 @@ def test_a_pixel_of_the_unet_sees_the_whole_small_image():
     x = torch.randn(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(x, torch.rand(1).double())[0, 0, 0, 0], x)
     assert (gradient != 0).all()
+
+
+def test_a_bridge_carries_detail_past_the_coarse_layers():
+    network, x, t = randomized(UNet((1, 8, 8), channels=(8, 8))), torch.randn(2, 1, 8, 8), torch.full((2,), 0.5)
+    with torch.no_grad():
+        network.halve[0].weight.zero_()  # now the coarse layers see nothing of the image
+        assert not torch.allclose(*network(x, t))
+
+
+def test_waves_are_what_they_are_said_to_be():
+    network = TimeMLP(2, waves=3)
+    network.body = nn.Identity()
+    x, t = torch.randn(4, 2), torch.rand(4)
+    angles = torch.stack([x[:, d] * math.pi / 4 * 2**k for d in (0, 1) for k in (0, 1, 2)], dim=1)
+    expected = torch.cat([x, angles.sin(), (angles + math.pi / 2).sin(), network.embed(t, None)], dim=1)
+    torch.testing.assert_close(network(x, t), expected)
 
 
 def test_images_can_be_sampled_and_have_a_likelihood():
