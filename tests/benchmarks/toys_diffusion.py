@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -82,14 +83,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for name in options.data:
-        for kind in options.family:
-            for seed in range(options.seeds):
-                start = time.process_time()
-                model = train(kind, name, seed)
-                seconds = time.process_time() - start
-                row = " | ".join(f"{key} {value:.4g}" for key, value in figures(model, name, seed).items())
-                print(f"{name} | {kind} | seed {seed} | {seconds:.1f} s | {row}", flush=True)
+    for seed, name, kind in product(range(options.seeds), options.data, options.family):
+        start = time.process_time()
+        model = train(kind, name, seed)
+        seconds = time.process_time() - start
+        row = " | ".join(f"{key} {value:.4g}" for key, value in figures(model, name, seed).items())
+        print(f"{name} | {kind} | seed {seed} | {seconds:.1f} s | {row}", flush=True)
 
 
 if __name__ == "__main__":
