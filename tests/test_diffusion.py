@@ -90,6 +90,15 @@ def test_the_likelihood_of_narrow_modes():
     torch.testing.assert_close(oracle("x, log-SNR", p).log_prob(x, steps=150), p.log_prob(x), rtol=0, atol=0.03)
 
 
+def test_the_likelihood_is_that_of_data_with_the_noise_of_the_first_time():
+    # x = x_t / alpha_t, so its density is p_t(alpha_t x) alpha_t^D
+    p, clock = mixture(), partial(power_clock, low=0.2)
+    arguments = {"schedule": Straight(), "prediction": VELOCITY}
+    model, x = Diffusion(Exact(p, **arguments), (2,), **arguments, clock=clock).double(), p.sample(10)
+    expected = p.noised(0.8, 0.2).log_prob(0.8 * x) + 2 * math.log(0.8)
+    torch.testing.assert_close(model.log_prob(x, steps=100), expected, rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("name", ["eps, linear", "flow matching"])
 def test_samples_have_the_moments_of_the_mixture(name):
     p = mixture().to(torch.float32)
@@ -153,17 +162,17 @@ def test_the_learned_noise_is_the_mean_noise_of_the_mixture(name, seed):
     torch.manual_seed(seed)
     p = probability.two_clusters(center=(1.5, 0.5), std=0.5)
     model = Diffusion(TimeMLP(2, hidden=[32, 32]), (2,), **SETTINGS[name])
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=300)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-2, total_steps=300)
     fit(minimize(model.loss, optimizer, schedule=schedule), Draws(p.sample, batch_size=128, seed=seed), 300)
     gaps = []
     with torch.no_grad():
-        for t in torch.tensor([0.1, 0.3, 0.5, 0.8]):
+        for t in torch.tensor([0.2, 0.4, 0.6, 0.8]):
             alpha_t, sigma_t = model.schedule(t)
             x_t = p.noised(alpha_t, sigma_t).sample(2000)
             exact = (x_t - alpha_t * p.posterior_mean(x_t, alpha_t=alpha_t, sigma_t=sigma_t)) / sigma_t
             gaps.append((model.split(x_t, t)[1] - exact).square().mean().sqrt().item())
-    assert max(gaps) < 0.25, gaps
+    assert max(gaps) < 0.25, gaps  # measured over five seeds: up to 0.17 at t = 0.2, 0.07 later
 
 
 def test_classes_are_hidden_as_often_as_said_and_otherwise_passed_on():
@@ -198,17 +207,17 @@ def test_a_conditional_model_puts_classes_where_they_belong_and_guidance_pulls_t
         c = torch.randint(2, (n,))
         return p.means[c] + 0.7 * torch.randn(n, 2), c
 
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=250)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-2, total_steps=250)
     fit(minimize(model.loss, optimizer, schedule=schedule), Draws(sample, batch_size=128, seed=seed), 250)
-    c = torch.zeros(2000, dtype=torch.long)
-    conditional = model.sample(2000, c, steps=20)
+    c = torch.zeros(1000, dtype=torch.long)
+    conditional = model.sample(1000, c, steps=20)
     assert conditional[:, 0].mean().item() == pytest.approx(1.0, abs=0.2)
-    assert model.sample(2000, steps=20)[:, 0].mean().abs() < 0.3
+    assert model.sample(1000, steps=20)[:, 0].mean().abs() < 0.3
     means = []
     for scale in (0.0, 1.0, 3.0):
         step = partial(ddim, denoise=guided(model.denoise, c, scale=scale), schedule=model.schedule)
-        x = simulate(step, torch.randn(2000, 2), model.times(20))
+        x = simulate(step, torch.randn(1000, 2), model.times(20))
         means.append(x[:, 0].mean().item())
     assert abs(means[0]) < 0.3 and abs(means[1] - 1) < 0.2 and means[2] > means[1] + 0.2
 
@@ -286,6 +295,22 @@ def test_a_pixel_of_the_unet_sees_the_whole_small_image():
     x = torch.randn(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(x, torch.rand(1).double())[0, 0, 0, 0], x)
     assert (gradient != 0).all()
+
+
+def test_a_bridge_carries_detail_past_the_coarse_layers():
+    network, x, t = randomized(UNet((1, 8, 8), channels=(8, 8))), torch.randn(2, 1, 8, 8), torch.full((2,), 0.5)
+    with torch.no_grad():
+        network.halve[0].weight.zero_()  # now the coarse layers see nothing of the image
+        assert not torch.allclose(*network(x, t))
+
+
+def test_waves_are_what_they_are_said_to_be():
+    network = TimeMLP(2, waves=3)
+    network.body = nn.Identity()
+    x, t = torch.randn(4, 2), torch.rand(4)
+    angles = torch.stack([x[:, d] * math.pi / 4 * 2**k for d in (0, 1) for k in (0, 1, 2)], dim=1)
+    expected = torch.cat([x, angles.sin(), (angles + math.pi / 2).sin(), network.embed(t, None)], dim=1)
+    torch.testing.assert_close(network(x, t), expected)
 
 
 def test_images_can_be_sampled_and_have_a_likelihood():

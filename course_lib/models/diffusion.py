@@ -55,9 +55,8 @@ class Diffusion(nn.Module):
             :math:`\alpha_t = 0`; or ``class_dropout`` lies outside [0, 1].
 
     Reference:
-        Ho, Jain and Abbeel, *Denoising Diffusion Probabilistic Models* (2020); Song et al., *Score-Based Generative
-        Modeling through Stochastic Differential Equations* (2021); Lipman et al., *Flow Matching for Generative
-        Modeling* (2023).
+        Ho, Jain and Abbeel, *Denoising Diffusion Probabilistic Models* (2020); Lipman et al., *Flow Matching for
+        Generative Modeling* (2023).
 
     Example:
         >>> from course_lib.losses import VELOCITY
@@ -181,12 +180,11 @@ class Diffusion(nn.Module):
         return alpha_t.view(-1, *[1] * len(self.shape)), sigma_t.view(-1, *[1] * len(self.shape))
 
     def _checked(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != self.shape or not x.ndim:
-            raise ValueError(f"expected x of shape {('B', *self.shape)}, got {tuple(x.shape)}".replace("'", ""))
+        if not x.ndim or x.shape[1:] != self.shape:
+            raise ValueError(f"expected x of shape (B, {str(self.shape)[1:-1].strip(',')}), got {tuple(x.shape)}")
         if (x.dtype, x.device) != (self.zero.dtype, self.zero.device):
-            raise ValueError(
-                f"expected x of {self.zero.dtype} on {self.zero.device} as the model, got {x.dtype} on {x.device}"
-            )
+            here = f"{self.zero.dtype} on {self.zero.device}"
+            raise ValueError(f"expected x of {here} as the model, got {x.dtype} on {x.device}")
         return x
 
 
