@@ -868,8 +868,8 @@ check(
 # $\sigma_x^2$ {cite}`tipping1999probabilistic`; a direction below the noise is not worth its price. Nothing about this is a failure of the optimizer or of the bound {cite}`lucas2019dont`.
 
 # %%
-spread = torch.tensor([3.0, 2.4, 1.8, 1.2, 0.6, 0.3])
-sigmas = [0.2, 0.45, 0.9, 1.5, 2.1, 2.7, 3.5]
+spread = torch.tensor([4.0, 2.6, 1.7, 1.1, 0.7, 0.4])
+sigmas = [0.25, 0.53, 0.88, 1.37, 2.1, 3.2, 5.0]
 in_use = []
 for sigma in sigmas:
     torch.manual_seed(run.seed)
