@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_lib.evaluation.checks import require_pair
+from course_lib.evaluation.intervals import share_interval
 from course_lib.nn import MLP
 from course_lib.train import fit, minimize
 
@@ -65,8 +66,7 @@ def c2st(
         Lopez-Paz and Oquab, *Revisiting Classifier Two-Sample Tests* (2017), section 3.
 
     Example:
-        >>> result = c2st(torch.randn(500, 2), torch.randn(500, 2) + 10.0)
-        >>> result.accuracy
+        >>> c2st(torch.randn(500, 2), torch.randn(500, 2) + 10.0).accuracy
         1.0
     """
     smaller = min(len(x), len(y))
@@ -114,8 +114,9 @@ def c2st_network(
         Lopez-Paz and Oquab, *Revisiting Classifier Two-Sample Tests* (2017), section 3.
 
     Example:
-        >>> result = c2st_network(torch.randn(500, 2), torch.randn(500, 2) + 10.0, hidden=(), steps=100)
-        >>> result.accuracy
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x, y = torch.randn(2, 500, 2, generator=g)
+        >>> c2st_network(x, y + 10.0, generator=g).accuracy
         1.0
     """
 
@@ -158,12 +159,4 @@ def _cross_validated(
         held_out = fold == k
         predicted = classify(points[~held_out], labels[~held_out], points[held_out])
         right += int((predicted.to(labels) == labels[held_out]).sum())
-    return C2ST(right / (2 * n), *_wilson(right, 2 * n))
-
-
-def _wilson(right: int, n: int, *, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; unlike the normal one it stays within [0, 1]."""
-    share = right / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return centre - half, centre + half
+    return C2ST(*share_interval(right, 2 * n))
