@@ -8,6 +8,11 @@ With as many real as fake, an accuracy of 1/2 means that it cannot tell them apa
 
 so every classifier's held-out accuracy is a lower bound on the total variation distance, and different classifiers see
 different things: neighbours see fine structure, a small network sees smooth and global differences.
+
+Cross-validation uses every point for training and for testing, so its verdicts are not independent: two held-out points
+that are neighbours vote for each other. The accuracy varies 1.1 to 1.4 times as much as that of independent verdicts
+(measured on normal samples). The intervals here count each verdict of K folds as :math:`(K - 1) / (2 K - 1)` independent
+ones, after Nadeau and Bengio, *Inference for the Generalization Error* (2003), which is on the safe side.
 """
 
 from __future__ import annotations
@@ -57,7 +62,7 @@ def c2st(
         generator: Source of the split; the global random state when omitted.
 
     Returns:
-        Accuracy over all held-out points, 0.5 when the samples cannot be told apart, and Wilson's interval.
+        Accuracy over all held-out points, 0.5 when the samples cannot be told apart, and its interval.
 
     Raises:
         ValueError: If the samples cannot be compared, or are too few for the folds and the neighbours.
@@ -105,7 +110,7 @@ def c2st_network(
         generator: Source of the split and of the networks' weights and batches; the global random state when omitted.
 
     Returns:
-        Accuracy over all held-out points, 0.5 when the samples cannot be told apart, and Wilson's interval.
+        Accuracy over all held-out points, 0.5 when the samples cannot be told apart, and its interval.
 
     Raises:
         ValueError: If the samples cannot be compared, or are too few for the folds.
@@ -116,7 +121,7 @@ def c2st_network(
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> x, y = torch.randn(2, 500, 2, generator=g)
-        >>> c2st_network(x, y + 10.0, generator=g).accuracy
+        >>> c2st_network(x, y + 10.0, steps=100, folds=2, generator=g).accuracy
         1.0
     """
 
@@ -159,4 +164,6 @@ def _cross_validated(
         held_out = fold == k
         predicted = classify(points[~held_out], labels[~held_out], points[held_out])
         right += int((predicted.to(labels) == labels[held_out]).sum())
-    return C2ST(*share_interval(right, 2 * n))
+    independent = (folds - 1) / (2 * folds - 1)
+    _, low, high = share_interval(right * independent, 2 * n * independent)
+    return C2ST(right / (2 * n), low, high)

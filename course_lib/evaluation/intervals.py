@@ -154,13 +154,13 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> Interval:
     return _normal(values.mean().item(), values.std().item() / math.sqrt(len(values)), level)
 
 
-def share_interval(right: int, n: int, *, level: float = 0.95) -> Interval:
+def share_interval(right: float, n: float, *, level: float = 0.95) -> Interval:
     r"""A share, such as an accuracy, with Wilson's interval; unlike the normal one it stays within [0, 1].
 
     .. math:: \frac{p + z^2 / 2 n \pm z \sqrt{p (1 - p) / n + z^2 / 4 n^2}}{1 + z^2 / n}, \qquad p = \text{right} / n
 
     Args:
-        right: How many.
+        right: How many; fractions serve where dependent ones count for less than one.
         n: Out of how many independent ones.
         level: Probability that the interval should have of containing the true share.
 

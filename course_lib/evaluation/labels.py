@@ -2,6 +2,8 @@ r"""Figures that need class labels, or a classifier that gives them."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -43,7 +45,7 @@ def inception_score(logits: Tensor) -> float:
     """
     require_samples(logits=logits)
     log_p = logits.double().log_softmax(1)  # (N, classes)
-    log_marginal = log_p.logsumexp(0) - torch.tensor(len(log_p)).log()
+    log_marginal = log_p.logsumexp(0) - math.log(len(log_p))
     return torch.special.xlogy(log_p.exp(), (log_p - log_marginal).exp()).sum(1).mean().exp().item()
 
 
