@@ -11,8 +11,8 @@ different things: neighbours see fine structure, a small network sees smooth and
 
 Cross-validation uses every point for training and for testing, so its verdicts are not independent: two held-out points
 that are neighbours vote for each other. The accuracy varies 1.1 to 1.4 times as much as that of independent verdicts
-(measured on normal samples). The intervals here count each verdict of K folds as :math:`(K - 1) / (2 K - 1)` independent
-ones, after Nadeau and Bengio, *Inference for the Generalization Error* (2003), which is on the safe side.
+(measured on normal samples). The intervals here count each verdict of K folds as :math:`(K - 1) / (2 K - 1)` of an
+independent one, after Nadeau and Bengio, *Inference for the Generalization Error* (2003), which is on the safe side.
 """
 
 from __future__ import annotations
