@@ -1,5 +1,8 @@
 r"""Objective functions, as pure functions of what networks put out.
 
+**A bound** (:mod:`course_lib.models.vae`). A model with a latent variable trains an approximate posterior as well. Its
+evidence lower bound is a reconstruction term minus a divergence, and between normals that has a closed form.
+
 **Two players** (:mod:`course_lib.models.gan`). A discriminator with logit a(x) believes that x is real with probability
 :math:`\sigma(a(x))`. Since :math:`-\log \sigma(a) = \operatorname{softplus}(-a)`, no loss here ever takes the logarithm
 of a probability. For a fixed generator with density q, the pointwise minimum of
@@ -40,8 +43,10 @@ __all__ = [
     "convert",
     "critic_loss",
     "discriminator_loss",
+    "free_bits",
     "gradient_penalty",
     "hinge_discriminator_loss",
+    "kl_to_standard_normal",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
     "non_saturating_loss",
@@ -49,6 +54,67 @@ __all__ = [
     "saturating_loss",
     "wasserstein_generator_loss",
 ]
+
+
+# -------------------------------------------------------------------------------- a bound on the likelihood, in nats
+
+
+def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
+    r"""Divergence of a diagonal normal from the standard normal, dimension by dimension.
+
+    .. math:: D_{\mathrm{KL}}\!\left(\mathcal N(\mu_k, \sigma_k^2) \,\|\, \mathcal N(0, 1)\right)
+              = \tfrac12 \left(\mu_k^2 + \sigma_k^2 - \log \sigma_k^2 - 1\right)
+
+    The divergence of the whole vector is the *sum* over k. A mean instead would shrink it by a factor of K.
+
+    Args:
+        mu: Means, shape (B, K).
+        logvar: Log-variances :math:`\log \sigma^2`, shape (B, K).
+
+    Returns:
+        Shape (B, K), in nats.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Reference:
+        Kingma and Welling, *Auto-Encoding Variational Bayes* (2014), appendix B.
+
+    Example:
+        >>> kl_to_standard_normal(torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2))
+        tensor([[0.0000, 0.5000]])
+    """
+    _require_same_shape("mu", mu, "logvar", logvar)
+    return 0.5 * (mu.square() + logvar.expm1() - logvar)  # expm1 keeps the digits of a small divergence
+
+
+def free_bits(kl: Tensor, *, floor: float) -> Tensor:
+    r"""Charge every latent dimension for at least ``floor`` nats, so that none gains by saying less.
+
+    .. math:: \sum_k \max\left(\lambda, \frac1B \sum_i \mathrm{KL}_{ik}\right)
+
+    Where the mean divergence of a dimension lies below :math:`\lambda`, its gradient is zero.
+
+    Args:
+        kl: Divergences, shape (B, K), in nats.
+        floor: :math:`\lambda \ge 0`, in nats for each dimension; 0 gives the plain sum.
+
+    Returns:
+        A scalar in nats.
+
+    Raises:
+        ValueError: If the floor is negative.
+
+    Reference:
+        Kingma et al., *Improved Variational Inference with Inverse Autoregressive Flow* (2016), equation (15).
+
+    Example:
+        >>> free_bits(torch.tensor([[0.0, 3.0], [0.2, 1.0]]), floor=0.5)  # the means are 0.1 and 2
+        tensor(2.5000)
+    """
+    if not floor >= 0:
+        raise ValueError(f"the floor must be at least 0 nats, got {floor}")
+    return kl.mean(0).clamp(min=floor).sum()
 
 
 # --------------------------------------------------------------------------- two players: losses on logits, in nats

@@ -10,14 +10,18 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 __all__ = [
     "MLP",
     "AffineBijection",
+    "BernoulliPixels",
     "CategoricalLevels",
+    "Constant",
     "ConvDecoder",
     "ConvEncoder",
+    "GaussianPixels",
     "Levels",
     "LogisticLevels",
     "LogisticMixture",
@@ -25,6 +29,7 @@ __all__ = [
     "MaskedLinear",
     "MaskedMLP",
     "SplineBijection",
+    "WithLabel",
     "conv_networks",
     "dense_networks",
     "raster_mask",
@@ -177,6 +182,67 @@ def _quarter(shape: Sequence[int], channels: int) -> tuple[int, int, int]:
     return channels, height // 4, width // 4
 
 
+class Constant(nn.Module):
+    r"""Learned numbers that are the same for every example, such as one standard deviation for all pixels.
+
+    Args:
+        value: Where they start, shape (F,).
+
+    Example:
+        >>> Constant(torch.tensor([0.5]))(torch.zeros(3, 7))
+        tensor([[0.5000],
+                [0.5000],
+                [0.5000]], grad_fn=<ExpandBackward0>)
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""(B, \*any) -> (B, F), whatever the values of ``x``."""
+        return self.value.expand(len(x), -1)
+
+
+class WithLabel(nn.Module):
+    r"""Make a network conditional: it sees a label beside its input.
+
+    A label becomes a vector of zeros with a one at its place. Inputs of shape (B, F) get it as ``classes`` more
+    features; images of shape (B, C, H, W) get it as ``classes`` more channels, each of one value.
+
+    Args:
+        network: Takes the longer input.
+        classes: Number of labels.
+
+    Raises:
+        ValueError: If the labels are not as many as the examples, not whole numbers, or not below ``classes``.
+
+    Reference:
+        Mirza and Osindero, *Conditional Generative Adversarial Nets* (2014), section 3.2.
+
+    Example:
+        >>> WithLabel(nn.Identity(), classes=3)(torch.zeros(1, 2), torch.tensor([1]))
+        tensor([[0., 0., 0., 1., 0.]])
+    """
+
+    def __init__(self, network: nn.Module, *, classes: int) -> None:
+        super().__init__()
+        self.network, self.classes = network, classes
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Data (B, F) or (B, C, H, W) and labels (B,), of an integer type."""
+        if c.shape != x.shape[:1] or c.is_floating_point():
+            raise ValueError(
+                f"expected {len(x)} whole labels, shape ({len(x)},), got shape {tuple(c.shape)} and {c.dtype}"
+            )
+        # a look at the values would make a GPU wait
+        if c.device.type == "cpu" and len(c) and not 0 <= c.min() <= c.max() < self.classes:
+            raise ValueError(f"labels must lie between 0 and {self.classes - 1}, got {c.min()} to {c.max()}")
+        label = F.one_hot(c, self.classes).to(x.dtype)  # (B, classes)
+        label = label.view(*label.shape, *(1 for _ in x.shape[2:])).expand(-1, -1, *x.shape[2:])
+        return self.network(torch.cat([x, label], dim=1))
+
+
 # ------------------------------------------------------ masked layers: output i depends on inputs j < i, and no others
 
 
@@ -311,6 +377,97 @@ def raster_mask(size: int, *, center: int) -> Tensor:
     mask[: size * size // 2] = 1
     mask[size * size // 2] = center
     return mask.view(size, size)
+
+
+# ---------------------------------------------------------------------- likelihoods: how to read a decoder's output
+
+
+class GaussianPixels(nn.Module):
+    r"""The decoder's output is the mean of a normal with one standard deviation for all dimensions.
+
+    .. math:: \log p(x \mid z) = -\frac{\|x - g(z)\|^2}{2 \sigma^2} - \frac D2 \log 2 \pi \sigma^2
+
+    A squared error is this with a sigma that nobody has chosen. Here sigma is learned from where it starts, unless it
+    is fixed: its best value is the root mean squared error of the reconstructions.
+
+    Args:
+        sigma: Standard deviation at the start, in the units of the data.
+        fixed: Keep it there.
+
+    Raises:
+        ValueError: If ``sigma`` is not positive.
+
+    Reference:
+        Rybkin, Daniilidis and Levine, *Simple and Effective VAE Training with Calibrated Decoders* (2021), section 3.
+
+    Example:
+        >>> GaussianPixels(sigma=1.0).log_prob(torch.zeros(1, 2), torch.zeros(1, 2)).exp() * 2 * math.pi
+        tensor([1.0000], grad_fn=<MulBackward0>)
+    """
+
+    def __init__(self, *, sigma: float = 1.0, fixed: bool = False) -> None:
+        super().__init__()
+        if not sigma > 0:
+            raise ValueError(f"sigma must be positive, got {sigma}")
+        self.log_sigma = Constant(torch.tensor([math.log(sigma)])).requires_grad_(not fixed)
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation."""
+        return self.log_sigma.value.exp().item()
+
+    def log_prob(self, x: Tensor, outputs: Tensor) -> Tensor:
+        r"""Log-density in nats, summed over dimensions, (B, \*event) twice -> (B,)."""
+        _require_shape_of_data(outputs, x)
+        return self._density(outputs).log_prob(x).flatten(1).sum(1)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        r"""Mean of x, of the shape of ``outputs``."""
+        return outputs
+
+    def sample(self, outputs: Tensor) -> Tensor:
+        r"""A draw of x, noise included, of the shape of ``outputs``."""
+        return self._density(outputs).sample()
+
+    def _density(self, outputs: Tensor) -> Normal:
+        sigma = self.log_sigma(outputs).exp()  # (B, 1)
+        sigma = sigma.view(len(outputs), *(1 for _ in outputs.shape[1:]))
+        return Normal(outputs, sigma, validate_args=False)  # NaN is the loop's business: it knows the step
+
+
+class BernoulliPixels(nn.Module):
+    r"""The decoder's outputs are logits of pixels that are black or white.
+
+    .. math:: \log p(x \mid z) = \sum_d \left[x_d\, a_d - \log(1 + e^{a_d})\right], \qquad a = g(z)
+
+    It is a probability for x in {0, 1} only. On grey values this sum is no log-density: its normalizer is missing.
+
+    Reference:
+        Kingma and Welling, *Auto-Encoding Variational Bayes* (2014), appendix C.1; Loaiza-Ganem and Cunningham, *The
+        continuous Bernoulli* (2019), on grey values.
+
+    Example:
+        >>> BernoulliPixels().log_prob(torch.ones(1, 2), torch.zeros(1, 2)).exp()
+        tensor([0.2500])
+    """
+
+    def log_prob(self, x: Tensor, outputs: Tensor) -> Tensor:
+        r"""Log-probability in nats, summed over dimensions, (B, \*event) twice -> (B,)."""
+        _require_shape_of_data(outputs, x)
+        return -F.binary_cross_entropy_with_logits(outputs, x, reduction="none").flatten(1).sum(1)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """Probability of a white pixel, of the shape of ``outputs``."""
+        return outputs.sigmoid()
+
+    def sample(self, outputs: Tensor) -> Tensor:
+        """A draw of x in {0, 1}, of the shape of ``outputs``."""
+        return outputs.sigmoid().bernoulli()
+
+
+def _require_shape_of_data(outputs: Tensor, x: Tensor) -> None:
+    if outputs.shape != x.shape:  # broadcasting would hide the mistake
+        raise ValueError(f"the decoder gives shape {tuple(outputs.shape)}, the data has {tuple(x.shape)}")
 
 
 # ------------------------------------------------------------------------- one number, its distribution from a network

@@ -28,6 +28,7 @@ __all__ = [
     "gaussian",
     "nats_from_bits_per_dim",
     "normal_log_prob",
+    "reparameterize",
     "ring",
     "tilted_gaussian",
     "two_clusters",
@@ -64,6 +65,29 @@ def normal_log_prob(x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
             raise ValueError(f"{name} of shape {tuple(value.shape)} does not broadcast to x of shape {tuple(x.shape)}")
     per_dimension = -0.5 * (math.log(2 * math.pi) + logvar + (x - mu) ** 2 * torch.exp(-logvar))
     return per_dimension[..., None].flatten(1).sum(1)  # (B,); the new axis serves events of no dimensions, x of (B,)
+
+
+def reparameterize(mu: Tensor, logvar: Tensor) -> Tensor:
+    r"""Draw from a diagonal normal in a way that is differentiable in its parameters.
+
+    .. math:: z = \mu + \sigma \epsilon, \qquad \epsilon \sim \mathcal N(0, I)
+
+    Args:
+        mu: Means, shape (B, K).
+        logvar: Log-variances :math:`\log \sigma^2`, shape (B, K).
+
+    Returns:
+        Shape (B, K).
+
+    Reference:
+        Kingma and Welling, *Auto-Encoding Variational Bayes* (2014), section 2.4.
+
+    Example:
+        >>> mu = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(reparameterize(mu, torch.zeros(1)), mu)
+        (tensor([1.]),)
+    """
+    return mu + (0.5 * logvar).exp() * torch.randn_like(mu)
 
 
 class GaussianMixture:

@@ -33,6 +33,7 @@ __all__ = [
     "History",
     "NonFiniteError",
     "Progress",
+    "Ramp",
     "alternate",
     "attended",
     "every",
@@ -349,6 +350,48 @@ def _parts(batch: Batch, n: int) -> Iterable[Batch]:
         raise ValueError(f"a batch of {len(tensors[0])} cannot be cut into {n} equal parts, one per critic update")
     parts = zip(*(t.chunk(n) for t in tensors), strict=True)
     return parts if isinstance(batch, tuple) else (part for (part,) in parts)
+
+
+class Ramp:
+    r"""A weight that grows from 0 to its final value in equal steps, then stays; each call is one step.
+
+    .. math:: w_k = w \min(1, k / n), \qquad k = 0, 1, 2, \dots
+
+    Args:
+        steps: Number of steps n until the final value.
+        final: The final value w.
+
+    Raises:
+        ValueError: If ``steps`` is less than 1.
+
+    Reference:
+        Bowman et al., *Generating Sentences from a Continuous Space* (2016), section 3.1, for the weight of a VAE's
+        divergence.
+
+    Example:
+        >>> beta = Ramp(2, final=4.0)  # in a loss: lambda x: model.loss(x, beta=beta())
+        >>> beta(), beta(), beta(), beta()
+        (0.0, 2.0, 4.0, 4.0)
+    """
+
+    def __init__(self, steps: int, *, final: float = 1.0) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        self.steps, self.final, self._done = steps, final, 0
+
+    def __call__(self) -> float:
+        """The weight of this step."""
+        weight = self.final * min(1.0, self._done / self.steps)
+        self._done += 1
+        return weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"done": self._done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self._done = state["done"]
 
 
 class EMA:
