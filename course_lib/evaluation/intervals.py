@@ -13,14 +13,23 @@ of the bootstrap each point has the weight 0 or 2 instead of a random count: bot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Interval", "bootstrap", "mean_interval", "real_floor", "share_interval"]
+__all__ = [
+    "Interval",
+    "bootstrap",
+    "half_samples",
+    "mean_interval",
+    "random_splits",
+    "real_floor",
+    "share_interval",
+    "spread_interval",
+]
 
 Metric = Callable[..., float]
 
@@ -76,11 +85,29 @@ def bootstrap(
             f"expected samples of at least 4 rows, at least 2 resamples and a level between 0 and 1, "
             f"got {[len(x) for x in samples]} rows, {resamples} resamples and level {level}"
         )
-    values = []
+    values = [metric(*halves) for halves in half_samples(*samples, resamples=resamples, generator=generator)]
+    return spread_interval(metric(*samples), values, level=level)
+
+
+def half_samples(
+    *samples: Tensor, resamples: int, generator: torch.Generator | None = None
+) -> Iterator[tuple[Tensor, ...]]:
+    """Draw a random half of the rows of each sample, again and again: what :func:`bootstrap` looks at.
+
+    Args:
+        *samples: Each of shape (N, ...).
+        resamples: How often.
+        generator: Source of the halves; the global random state when omitted.
+
+    Returns:
+        Tuples of as many halves as there are samples.
+
+    Example:
+        >>> [(x.shape, y.shape) for x, y in half_samples(torch.zeros(4, 2), torch.zeros(9, 3), resamples=1)]
+        [(torch.Size([2, 2]), torch.Size([4, 3]))]
+    """
     for _ in range(resamples):
-        halves = [x[torch.randperm(len(x), generator=generator)[: len(x) // 2].to(x.device)] for x in samples]
-        values.append(metric(*halves))
-    return _normal(metric(*samples), torch.tensor(values).double().std().item(), level)
+        yield tuple(_shuffled(x, generator)[: len(x) // 2] for x in samples)
 
 
 def real_floor(
@@ -121,12 +148,31 @@ def real_floor(
             f"expected at least 4 rows, at least 2 splits and a level between 0 and 1, "
             f"got {len(real)} rows, {splits} splits and level {level}"
         )
-    values = []
+    values = [metric(*halves) for halves in random_splits(real, splits=splits, generator=generator)]
+    return spread_interval(sum(values) / splits, values, level=level)
+
+
+def random_splits(
+    real: Tensor, *, splits: int, generator: torch.Generator | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut a sample at random into two halves, again and again: what :func:`real_floor` looks at.
+
+    Args:
+        real: Shape (2 N, ...).
+        splits: How often.
+        generator: Source of the splits; the global random state when omitted.
+
+    Returns:
+        Pairs of disjoint halves.
+
+    Example:
+        >>> [(x.shape, y.shape) for x, y in random_splits(torch.zeros(10, 2), splits=1)]
+        [(torch.Size([5, 2]), torch.Size([5, 2]))]
+    """
+    n = len(real) // 2
     for _ in range(splits):
-        order = torch.randperm(len(real), generator=generator).to(real.device)
-        values.append(metric(real[order[:n]], real[order[n : 2 * n]]))
-    values = torch.tensor(values).double()
-    return _normal(values.mean().item(), values.std().item(), level)
+        shuffled = _shuffled(real, generator)
+        yield shuffled[:n], shuffled[n : 2 * n]
 
 
 def mean_interval(values: Tensor, *, level: float = 0.95) -> Interval:
@@ -151,7 +197,8 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> Interval:
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"expected values of shape (N,), at least 2, got {tuple(values.shape)}")
     values = values.double()
-    return _normal(values.mean().item(), values.std().item() / math.sqrt(len(values)), level)
+    half = _z(level) * values.std().item() / math.sqrt(len(values))
+    return Interval(values.mean().item(), values.mean().item() - half, values.mean().item() + half)
 
 
 def share_interval(right: float, n: float, *, level: float = 0.95) -> Interval:
@@ -186,8 +233,30 @@ def share_interval(right: float, n: float, *, level: float = 0.95) -> Interval:
     return Interval(share, centre - half, centre + half)
 
 
-def _normal(value: float, std: float, level: float) -> Interval:
-    return Interval(value, value - _z(level) * std, value + _z(level) * std)
+def spread_interval(value: float, draws: Sequence[float], *, level: float = 0.95) -> Interval:
+    r"""An interval about a figure, as wide as its draws are spread.
+
+    .. math:: v \pm z \left[ \frac{1}{B - 1} \sum_b \left(v_b - \bar v\right)^2 \right]^{1/2}
+
+    Args:
+        value: The figure v.
+        draws: Draws :math:`v_b` of it, at least two.
+        level: Probability that a normal variable falls inside.
+
+    Returns:
+        The figure and the bounds.
+
+    Example:
+        >>> value, low, high = spread_interval(10.0, [1.0, 2.0, 3.0])
+        >>> value, round(low, 2), round(high, 2)
+        (10.0, 8.04, 11.96)
+    """
+    half = _z(level) * torch.tensor(draws, dtype=torch.float64).std().item()
+    return Interval(value, value - half, value + half)
+
+
+def _shuffled(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return x[torch.randperm(len(x), generator=generator).to(x.device)]
 
 
 def _z(level: float) -> float:
