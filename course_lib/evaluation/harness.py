@@ -22,7 +22,7 @@ from course_lib.evaluation.intervals import Interval, half_samples, random_split
 from course_lib.evaluation.kernels import kid, median_bandwidth, mmd
 from course_lib.evaluation.labels import inception_score
 from course_lib.evaluation.modes import mode_coverage
-from course_lib.evaluation.neighbours import memorization, precision_recall_density_coverage
+from course_lib.evaluation.neighbours import precision_recall_density_coverage
 from course_lib.probability import GaussianMixture
 from course_lib.protocols import Samples
 
@@ -64,23 +64,26 @@ def point_metrics(real: Tensor, *, mixture: GaussianMixture | None = None) -> Me
         "prdc": precision_recall_density_coverage,
     }
     if mixture is not None:
-        metrics["modes"] = lambda fake, real: mode_coverage(fake, mixture)
+        names = {"modes covered": "covered", "near a mode": "near", "KL of modes": "kl", "spread in modes": "spread"}
+        for name, field in names.items():
+            metrics[name] = lambda fake, real, field=field: getattr(mode_coverage(fake, mixture), field)
     return metrics
 
 
-def image_metrics(classifier: Classifier, train: Tensor) -> Metrics:
+def image_metrics(classifier: Classifier) -> Metrics:
     r"""What the features of images are judged by.
+
+    Real images must be new to the classifier: it knows those it was trained on by heart, and so their features differ.
 
     Args:
         classifier: The network that made the features.
-        train: Features of the training images, shape (N, D): copies of them are looked for.
 
     Returns:
         The metrics by name.
 
     Example:
-        >>> list(image_metrics(Classifier((1, 8, 8), classes=10), torch.randn(100, 64)))
-        ['FID', 'KID', 'IS', 'C2ST', 'prdc', 'memorization']
+        >>> list(image_metrics(Classifier((1, 8, 8), classes=10)))
+        ['FID', 'KID', 'IS', 'C2ST', 'prdc']
     """
     return {
         "FID": fid,
@@ -88,7 +91,6 @@ def image_metrics(classifier: Classifier, train: Tensor) -> Metrics:
         "IS": lambda fake, real: inception_score(classifier.head(F.silu(fake))),
         "C2ST": lambda fake, real: c2st(fake, real).accuracy,
         "prdc": precision_recall_density_coverage,
-        "memorization": lambda fake, real: memorization(fake, train, real),
     }
 
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from course_lib.data import IMAGES, TOYS, Batches, Draws, LabelledImages, images, toy
@@ -81,24 +80,6 @@ class Problem:
     def log_volume(self) -> float:
         """What to add to a log-density of points for a log-probability (a lower bound) of images, in nats."""
         return 0.0 if self.train is None else self.dim * math.log(4 / self.levels)
-
-    def real(self, n: int) -> tuple[Tensor, Tensor]:
-        r"""Two independent real samples, shape (n, \*shape) each: what models are judged by, and other real data.
-
-        Of images the first are test images and the others training images. They are the same at every call.
-
-        Raises:
-            ValueError: If there are not so many.
-        """
-        with torch.random.fork_rng([]):
-            torch.manual_seed(2**31)
-            if self.train is None:
-                return self.mixture.sample(n), self.mixture.sample(n)
-            if not 2 <= n <= min(len(self.test.x), len(self.train.x)):
-                raise ValueError(f"{self.name} has {len(self.test.x)} test images, {n} cannot be judged by")
-            return self.test.x[torch.randperm(len(self.test.x))[:n]], self.train.x[
-                torch.randperm(len(self.train.x))[:n]
-            ]
 
 
 def problem(name: str) -> Problem:
