@@ -174,11 +174,11 @@ def test_the_distance_of_gaussians_has_its_closed_forms():
 @pytest.mark.parametrize("dim", [1, 3])
 def test_mmd_of_gaussians_has_its_closed_form(dim):
     s, shift = 1.3, 0.8
-    x, y = torch.randn(2, 6000, dim)
+    x, y = torch.randn(2, 3000, dim)
     y[:, 0] += shift
     alike = (s**2 / (s**2 + 2)) ** (dim / 2)
     expected = 2 * alike * (1 - math.exp(-(shift**2) / (2 * (s**2 + 2))))
-    assert mmd(x, y, bandwidth=s) == pytest.approx(expected, rel=0.1)
+    assert mmd(x, y, bandwidth=s) == pytest.approx(expected, rel=0.15)
     x, y = torch.randn(2, 400_000, dim)
     y[:, 0] += shift
     assert mmd_linear(x, y, bandwidth=s) == pytest.approx(expected, rel=0.1)

@@ -12,7 +12,7 @@ import torch
 
 from course_lib.data import IMAGES, TOYS, DataError
 from course_lib.evaluation.board import budget_for, leaderboard
-from course_lib.evaluation.families import FAMILIES, from_sampler
+from course_lib.evaluation.families import FAMILIES, IMAGE_FAMILIES, from_sampler
 from course_lib.evaluation.problem import Family
 
 
@@ -37,7 +37,10 @@ def parser() -> argparse.ArgumentParser:
     board.add_argument("--data", required=True, choices=[*TOYS, *IMAGES])
     board.add_argument("--out", required=True, help="folder for the tables and for what is needed to go on")
     board.add_argument("--seeds", type=int, default=5, help="number of seeds (default 5)")
-    board.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES), metavar="FAMILY")
+    names = [*FAMILIES, *IMAGE_FAMILIES]
+    board.add_argument(
+        "--families", nargs="*", choices=names, metavar="FAMILY", help=f"all by default, of {', '.join(names)}"
+    )
     board.add_argument(
         "--sampler", action="append", default=[], help="module:function that maps n to n samples; can be repeated"
     )
@@ -55,7 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     sys.path.insert(0, "")
     asked = {k: v for k, v in vars(options).items() if k in ("steps", "batch_size", "samples") and v is not None}
     try:
-        entries = {name: FAMILIES[name] for name in options.families}
+        every = FAMILIES | IMAGE_FAMILIES
+        names = options.families if options.families is not None else [*(every if options.data in IMAGES else FAMILIES)]
+        entries = {name: every[name] for name in names}
         entries |= {name.replace(":", "."): entry(name) for name in options.sampler}
         budget = replace(budget_for(options.data), **asked)
         command = f"python -m course_lib.evaluation {' '.join(arguments or sys.argv[1:])}"

@@ -10,7 +10,6 @@ import csv
 import json
 import math
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -19,10 +18,11 @@ from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.data import LabelledImages
+from course_lib.data import IMAGES, LabelledImages
 from course_lib.evaluation.features import in_batches, train_classifier
 from course_lib.evaluation.harness import Metrics, floors, image_metrics, point_metrics, with_intervals
 from course_lib.evaluation.intervals import Interval
@@ -72,7 +72,9 @@ def budget_for(data: str) -> Budget:
     chosen = problem(data)
     if chosen.train is None:
         return Budget(steps=2000, batch_size=256, samples=2000)
-    return Budget(steps=2000 if chosen.dim < 100 else 4000, batch_size=128, samples=min(len(chosen.test.x), 2000))
+    if chosen.dim < 100:
+        return Budget(steps=1000, batch_size=64, samples=len(chosen.test.x))
+    return Budget(steps=4000, batch_size=128, samples=2000)
 
 
 def leaderboard(
@@ -148,12 +150,15 @@ class _Bench:
     more: Callable[[Tensor, Tensor], dict[str, Interval]]  # (samples, their features) -> figures with labels
 
 
-@lru_cache(maxsize=1)
 def _bench(data: str, n: int, out: Path) -> _Bench:
-    chosen = problem(data)
+    return _bench_of(data, n, out / "features.pt" if data in IMAGES else None)
+
+
+@lru_cache(maxsize=1)
+def _bench_of(data: str, n: int, path: Path | None) -> _Bench:
     with torch.random.fork_rng([]):
         torch.manual_seed(2**31)
-        return _bench_of_points(chosen, n) if chosen.train is None else _bench_of_images(chosen, n, out)
+        return _bench_of_points(problem(data), n) if path is None else _bench_of_images(problem(data), n, path)
 
 
 def _bench_of_points(chosen: Problem, n: int) -> _Bench:
@@ -164,14 +169,14 @@ def _bench_of_points(chosen: Problem, n: int) -> _Bench:
     return _Bench(real, real, metrics, floor, features=lambda x: x, more=lambda x, h: {})
 
 
-def _bench_of_images(chosen: Problem, n: int, out: Path) -> _Bench:
+def _bench_of_images(chosen: Problem, n: int, path: Path) -> _Bench:
     """Real images are test images; others, for the floor, are training images that the feature network never saw."""
     if not 4 <= n <= min(len(chosen.test.x), len(chosen.train.x) // 2):
         raise ValueError(f"{chosen.name} has {len(chosen.test.x)} test images: models cannot be judged by {n}")
     order, chosen_test = torch.randperm(len(chosen.train.x)), torch.randperm(len(chosen.test.x))[:n]
     real = LabelledImages(*(t[chosen_test] for t in chosen.test))
     other, rest = (LabelledImages(*(t[i] for t in chosen.train)) for i in (order[:n], order[n:]))
-    classifier = train_classifier(rest, path=out / "features.pt")
+    classifier = train_classifier(rest, path=path)
 
     def features(x: Tensor) -> Tensor:
         return in_batches(classifier.features, x)
@@ -179,8 +184,9 @@ def _bench_of_images(chosen: Problem, n: int, out: Path) -> _Bench:
     train_features, real_features = features(chosen.train.x), features(real.x)
     metrics = image_metrics(classifier)
 
-    def copies(fake: Tensor, held_out: Tensor) -> tuple:
-        return memorization(fake, train_features, held_out)
+    def copies(fake: Tensor, held_out: Tensor) -> dict[str, float]:
+        ratio, copies = memorization(fake, train_features, held_out)
+        return {"distance to training data": ratio, "copies": copies}
 
     def more(x: Tensor, h: Tensor) -> dict[str, Interval]:
         figures = with_intervals({"memorization": copies}, h, real_features)
@@ -267,7 +273,7 @@ def _row(name: str, results: Mapping[int, dict]) -> Row:
     figures = {}
     for key in good[0] if good else ():
         values = [figure[key][0] for figure in good]
-        figures[key] = (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
+        figures[key] = (float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
     errors = tuple(f"seed {seed}: {result['error']}" for seed, result in results.items() if result["error"])
     return Row(name, figures, len(good), errors)
 
@@ -320,6 +326,8 @@ def _cell(row: Row, column: str) -> str:
     if column not in row.figures:
         return "—"
     mean, std = row.figures[column]
+    if math.isnan(mean):  # such as the spread of samples none of which is near a mode
+        return "—"
     if column in ("parameters", "network passes"):
         return f"{mean:,.0f}"
     sign = "≤ " if "bound" in row.figures and column in ("NLL, nats", "bits/dim") else ""

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -81,8 +81,9 @@ def c2st(
         )
 
     def vote(points: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
-        classifier = KNeighborsClassifier(neighbours).fit(points.cpu().numpy(), labels.cpu().numpy())
-        return torch.as_tensor(classifier.predict(held_out.cpu().numpy()))
+        search = NearestNeighbors(n_neighbors=neighbours).fit(points.cpu().numpy())
+        index = torch.as_tensor(search.kneighbors(held_out.cpu().numpy(), return_distance=False))  # (held out, k)
+        return labels.cpu()[index].double().mean(1) > 0.5
 
     return _cross_validated(vote, x, y, folds=folds, generator=generator)
 

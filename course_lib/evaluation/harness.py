@@ -28,8 +28,8 @@ from course_lib.protocols import Samples
 
 __all__ = ["Figure", "evaluate", "floors", "image_metrics", "point_metrics", "with_intervals"]
 
-# Maps (fake, real) to a figure, or to a named tuple of several.
-Metrics = Mapping[str, Callable[[Tensor, Tensor], float | tuple]]
+# Each maps (fake, real) to a figure, or to several by name.
+Metrics = Mapping[str, Callable[[Tensor, Tensor], float | dict[str, float]]]
 
 
 class Figure(NamedTuple):
@@ -56,17 +56,15 @@ def point_metrics(real: Tensor, *, mixture: GaussianMixture | None = None) -> Me
         ['sliced W2', 'C2ST', 'MMD²', 'KS', 'prdc']
     """
     bandwidth = median_bandwidth(real, real)
-    metrics: dict[str, Callable[[Tensor, Tensor], float | tuple]] = {
+    metrics: dict[str, Callable[[Tensor, Tensor], float | dict[str, float]]] = {
         "sliced W2": lambda fake, real: sliced_wasserstein(fake, real, projections=200),
         "C2ST": lambda fake, real: c2st(fake, real).accuracy,
         "MMD²": lambda fake, real: mmd(fake, real, bandwidth=bandwidth),
         "KS": lambda fake, real: ks_per_dim(fake, real).max().item(),
-        "prdc": precision_recall_density_coverage,
+        "prdc": lambda fake, real: precision_recall_density_coverage(fake, real)._asdict(),
     }
     if mixture is not None:
-        names = {"modes covered": "covered", "near a mode": "near", "KL of modes": "kl", "spread in modes": "spread"}
-        for name, field in names.items():
-            metrics[name] = lambda fake, real, field=field: getattr(mode_coverage(fake, mixture), field)
+        metrics["modes"] = lambda fake, real: _modes(fake, mixture)
     return metrics
 
 
@@ -90,7 +88,7 @@ def image_metrics(classifier: Classifier) -> Metrics:
         "KID": kid,
         "IS": lambda fake, real: inception_score(classifier.head(F.silu(fake))),
         "C2ST": lambda fake, real: c2st(fake, real).accuracy,
-        "prdc": precision_recall_density_coverage,
+        "prdc": lambda fake, real: precision_recall_density_coverage(fake, real)._asdict(),
     }
 
 
@@ -194,9 +192,19 @@ def floors(
     }
 
 
+def _modes(fake: Tensor, mixture: GaussianMixture) -> dict[str, float]:
+    found = mode_coverage(fake, mixture)
+    return {
+        "modes covered": found.covered,
+        "near a mode": found.near,
+        "KL of modes": found.kl,
+        "spread in modes": found.spread,
+    }
+
+
 def _row(metrics: Metrics, fake: Tensor, real: Tensor) -> dict[str, float]:
     row: dict[str, float] = {}
     for name, metric in metrics.items():
         result = metric(fake, real)
-        row |= result._asdict() if hasattr(result, "_asdict") else {name: result}
+        row |= result if isinstance(result, dict) else {name: result}
     return row

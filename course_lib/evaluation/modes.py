@@ -71,7 +71,7 @@ def mode_coverage(samples: Tensor, mixture: GaussianMixture, *, stds: float = 3.
     require_samples(samples=samples)
     if samples.shape[1] != mixture.dim:
         raise ValueError(f"expected samples of shape (N, {mixture.dim}) as the mixture's, got {tuple(samples.shape)}")
-    p = mixture.to(samples.device).to(samples.dtype)
+    p = mixture.to(samples.device, samples.dtype)
     offsets = _standardized(samples, p)  # (N, M, D)
     distance, mode = offsets.square().sum(2).min(1)
     near = distance <= stds**2
