@@ -200,8 +200,8 @@ def calls():
     return CALLS
 
 
-def table(folder):
-    with (folder / "leaderboard.csv").open(encoding="utf-8") as file:
+def table(folder, data="ring8"):
+    with (folder / f"{data}.csv").open(encoding="utf-8") as file:
         return {row["family"]: row for row in csv.DictReader(file)}
 
 
@@ -217,7 +217,7 @@ def test_the_table_has_means_and_spreads_over_seeds_and_the_floor_beside(tmp_pat
     # a shift by (s, s) has a squared sliced distance of s^2, and s is 1, 2, 3
     assert float(got["shifted"]["sliced W2"]) == pytest.approx(2, abs=0.15)
     assert float(got["shifted"]["sliced W2 std"]) == pytest.approx(statistics.stdev([1, 2, 3]), rel=0.2)
-    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    text = (tmp_path / "ring8.md").read_text(encoding="utf-8")
     assert "| perfect | " in text and "over 3 seeds; 0 steps of 4 examples" in text and "`the command`" in text
     header, *body = [line for line in text.splitlines() if line.startswith("|")][:5]
     assert len({line.count("|") for line in (header, *body)}) == 1
@@ -245,7 +245,7 @@ def test_an_interruption_costs_only_the_run_it_hits(tmp_path, calls):
 
     with pytest.raises(KeyboardInterrupt):
         leaderboard({"impatient": impatient}, "ring8", out=tmp_path, seeds=[0, 1], budget=SMALL)
-    assert not (tmp_path / "leaderboard.md").exists()
+    assert not (tmp_path / "ring8.md").exists()
     leaderboard({"impatient": impatient}, "ring8", out=tmp_path, seeds=[0, 1], budget=SMALL)
     assert calls == [("perfect", 0), "interrupted", ("perfect", 1)]
 
@@ -266,7 +266,7 @@ def test_a_family_that_fails_is_a_row_that_says_why_and_is_tried_again(tmp_path,
     assert rows["never"].seeds == 0 and "No module named" in rows["never"].errors[0]
     assert "expected samples of shape (200, 2), got (200, 3)" in rows["shape"].errors[0]
     assert "NaN or infinity" in rows["nan"].errors[0]
-    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    text = (tmp_path / "ring8.md").read_text(encoding="utf-8")
     assert "| never | failed" in text and "- never, seed 1: ModuleNotFoundError" in text
     assert table(tmp_path)["broken"]["errors"] == "seed 1: RuntimeError: the critic exploded"
     leaderboard({"broken": broken}, "ring8", out=tmp_path, seeds=[0, 1], budget=SMALL)
@@ -278,7 +278,7 @@ def test_a_bound_is_marked_as_one(tmp_path):
         return Trained(problem.mixture.sample, lambda x: problem.mixture.log_prob(x) - 1, bound=True)
 
     leaderboard({"bounded": bounded}, "ring8", out=tmp_path, seeds=[0], budget=SMALL)
-    assert re.search(r"≤ -[12]\.\d+ \|", (tmp_path / "leaderboard.md").read_text(encoding="utf-8"))
+    assert re.search(r"≤ -[12]\.\d+ \|", (tmp_path / "ring8.md").read_text(encoding="utf-8"))
     assert table(tmp_path)["bounded"]["likelihood"] == "bound"
 
 
@@ -303,7 +303,7 @@ def test_images_are_judged_by_features_likelihood_and_what_they_teach(tmp_path):
     entries = {"copies": copies_of_training_images, "half": half_the_classes, "noise": uniform_images}
     leaderboard(entries, "digits", out=tmp_path, seeds=[0], budget=Budget(0, 1, 300))
     got = {
-        name: {k: float(v) for k, v in row.items() if re.match(r"^-?[\d.]", v)} for name, row in table(tmp_path).items()
+        name: {k: float(v) for k, v in row.items() if re.match(r"^-?[\d.]", v)} for name, row in table(tmp_path, "digits").items()
     }
     assert got["noise"]["bits/dim"] == pytest.approx(math.log2(17), rel=1e-5)
     assert (
@@ -315,7 +315,7 @@ def test_images_are_judged_by_features_likelihood_and_what_they_teach(tmp_path):
     assert got["half"]["IS"] < 6 < 8 < got["copies"]["IS"] <= 10
     assert got["half"]["synthetic to real"] < 0.65 < 0.85 < got["copies"]["synthetic to real"]
     assert got["noise"]["FID"] > 5 * got["copies"]["FID"] and got["noise"]["C2ST"] > 0.8
-    assert (tmp_path / "features.pt").exists()
+    assert (tmp_path / "features-digits.pt").exists()
     # training images that the feature network never saw look like test images: the floor means something
     assert (
         got["real data"]["C2ST"] == pytest.approx(0.5, abs=0.05)
@@ -341,8 +341,8 @@ def test_a_student_enters_a_sampler_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["leaderboard", "--data", "ring8", "--seeds", "2", "--out", "board", "--samples", "200", "--families"]
     assert command.main([*options, "--sampler", "my_model:draw"]) == 0
-    assert capsys.readouterr().out.strip() == "board/leaderboard.md"
-    text = (tmp_path / "board" / "leaderboard.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() == "board/ring8.md"
+    text = (tmp_path / "board" / "ring8.md").read_text(encoding="utf-8")
     assert "| my_model.draw | " in text and "--sampler my_model:draw`" in text and "judged by 200 samples" in text
 
 

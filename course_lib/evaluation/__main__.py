@@ -73,13 +73,13 @@ def main(arguments: list[str] | None = None) -> int:
             jobs=options.jobs,
             made_by=command,
         )
-    except (ValueError, DataError, argparse.ArgumentTypeError) as error:
+    except (ValueError, OSError, DataError, argparse.ArgumentTypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for row in rows:
         for error in row.errors:
             print(f"{row.name}, {error}", file=sys.stderr)
-    print(f"{options.out}/leaderboard.md")
+    print(f"{options.out}/{options.data}.md")
     return int(any(row.errors for row in rows))
 
 

@@ -87,7 +87,7 @@ def leaderboard(
     jobs: int = 1,
     made_by: str = "",
 ) -> list[Row]:
-    r"""Train and judge every family with every seed, and write ``leaderboard.csv`` and ``leaderboard.md``.
+    r"""Train and judge every family with every seed, and write the table as ``DATA.csv`` and ``DATA.md``.
 
     What was done before, with the same budget, is loaded; what failed before is tried again. Every training runs on
     one thread.
@@ -121,6 +121,7 @@ def leaderboard(
     seeds, out, budget = list(seeds), Path(out), budget or budget_for(data)
     if not entries or not seeds:
         raise ValueError(f"expected at least one entry and one seed, got {list(entries)} and {seeds}")
+    out.mkdir(parents=True, exist_ok=True)
     floor = _bench(data, budget.samples, out).floor  # made before the processes, which then load the features
     tasks = [(name, entries[name], data, seed, budget, out) for seed in seeds for name in entries]
     results: dict[tuple[str, int], dict] = {}
@@ -130,8 +131,8 @@ def leaderboard(
             progress.advance()
     rows = [Row("real data", {name: (f.value, (f.high - f.low) / 2 / 1.96) for name, f in floor.items()}, 0)]
     rows += [_row(name, {seed: results[name, seed] for seed in seeds}) for name in entries]
-    _write_csv(out / "leaderboard.csv", rows)
-    _write_markdown(out / "leaderboard.md", rows, data, seeds, budget, made_by)
+    _write_csv(out / f"{data}.csv", rows)
+    _write_markdown(out / f"{data}.md", rows, data, seeds, budget, made_by)
     return rows
 
 
@@ -151,7 +152,7 @@ class _Bench:
 
 
 def _bench(data: str, n: int, out: Path) -> _Bench:
-    return _bench_of(data, n, out / "features.pt" if data in IMAGES else None)
+    return _bench_of(data, n, out / f"features-{data}.pt" if data in IMAGES else None)
 
 
 @lru_cache(maxsize=1)
@@ -218,7 +219,7 @@ def _mapped(pool: ProcessPoolExecutor, tasks: list[tuple]) -> Iterable[dict]:
 def _done(task: tuple) -> dict:
     """The result of one run, from its file if it was done before."""
     name, family, data, seed, budget, out = task
-    path = out / "runs" / f"{name}-{seed}.json"
+    path = out / "runs" / f"{data}-{name}-{seed}.json"
     key = {"data": data, "steps": budget.steps, "batch_size": budget.batch_size, "samples": budget.samples}
     if path.is_file():
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -238,7 +239,7 @@ def _done(task: tuple) -> dict:
 
 def _judged(family: Family, data: str, seed: int, budget: Budget, out: Path, name: str) -> dict[str, list[float]]:
     chosen, bench = problem(data), _bench(data, budget.samples, out)
-    file = f"{name}-{data}-{seed}-{budget.steps}x{budget.batch_size}.pt"
+    file = f"{data}-{name}-{seed}-{budget.steps}x{budget.batch_size}.pt"
     run = Run(budget.steps, budget.batch_size, seed, out / "checkpoints" / file)
     torch.manual_seed(seed)
     trained = family(chosen, run)
