@@ -53,6 +53,7 @@ __all__ = [
     "prediction_error",
     "saturating_loss",
     "wasserstein_generator_loss",
+    "zero_centered_penalty",
 ]
 
 
@@ -291,6 +292,37 @@ def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
+def zero_centered_penalty(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    r"""How steep a discriminator is at the data; with real data this is the regularizer called R1.
+
+    .. math:: \mathbb E_{x \sim p} \|\nabla a(x)\|_2^2
+
+    Where samples are as good as data, a discriminator should be flat. Without a price on its slope it need not become
+    flat, and the players may circle around the answer instead of reaching it. Half of this, times a weight, is added
+    to the discriminator's loss.
+
+    Args:
+        discriminator: Maps (B, \*event) to one logit for each example, shape (B,), each example by itself.
+        x: Real data, shape (B, \*event). They receive no gradient.
+
+    Returns:
+        A scalar, differentiable in the discriminator's parameters.
+
+    Raises:
+        ValueError: If the batch is empty, or the discriminator does not give one logit for each example.
+
+    Reference:
+        Mescheder, Geiger and Nowozin, *Which Training Methods for GANs do actually Converge?* (2018), equation (9).
+
+    Example:
+        >>> w = torch.tensor([3.0, 4.0])
+        >>> zero_centered_penalty(lambda x: x @ w, torch.randn(8, 2))
+        tensor(25.)
+    """
+    _require_examples(x=x)
+    return _slopes(discriminator, x.detach()).square().mean()
+
+
 # --------------------------------------------------------------- a critic: losses on scores, in the units of the data
 
 
@@ -383,15 +415,8 @@ def gradient_penalty(
         raise ValueError(f"real and fake must have the same shape, got {tuple(real.shape)} and {tuple(fake.shape)}")
     per_example = (len(real), *(1 for _ in real.shape[1:]))
     alpha = torch.rand(per_example, generator=generator, dtype=real.dtype, device=real.device)  # (B, 1, ...)
-    between = torch.lerp(fake.detach(), real.detach(), alpha).requires_grad_()
-    scores = critic(between)
-    if scores.numel() != len(between):
-        raise ValueError(f"expected one score for each of {len(between)} examples, got shape {tuple(scores.shape)}")
-    # the graph of the gradient is kept, because the penalty is differentiated once more, in the parameters
-    (gradient,) = torch.autograd.grad(scores.sum(), between, create_graph=True)  # (B, *event)
-    # vector_norm has slope 0 where it is 0; the square root of a sum of squares would have slope infinity there
-    norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # (B,)
-    return (norm - 1).square().mean()
+    slopes = _slopes(critic, torch.lerp(fake.detach(), real.detach(), alpha))
+    return (slopes - 1).square().mean()
 
 
 @torch.no_grad()
@@ -423,6 +448,18 @@ def clip_weights_(parameters: Iterable[Tensor], *, bound: float) -> None:
         raise ValueError(f"bound must be positive, got {bound}")
     for parameter in parameters:
         parameter.clamp_(-bound, bound)
+
+
+def _slopes(score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Norm of the gradient of each example's score over all its dimensions, (B, \\*event) -> (B,)."""
+    x = x.requires_grad_()
+    scores = score(x)
+    if scores.numel() != len(x):
+        raise ValueError(f"expected one score for each of {len(x)} examples, got shape {tuple(scores.shape)}")
+    # the graph of the gradient is kept, because a penalty is differentiated once more, in the parameters
+    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)  # (B, *event)
+    # vector_norm has slope 0 where it is 0; the square root of a sum of squares would have slope infinity there
+    return torch.linalg.vector_norm(gradient.flatten(1), dim=1)  # (B,)
 
 
 def _require_examples(**batches: Tensor) -> None:

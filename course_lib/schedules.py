@@ -34,7 +34,6 @@ __all__ = [
     "LinearLogSNR",
     "Schedule",
     "Straight",
-    "discrete_betas",
     "linear_betas",
     "log_snr",
     "power_clock",
@@ -205,8 +204,6 @@ class FromBetas:
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         r""":math:`(\alpha_t, \sigma_t)`, of the shape of ``t``."""
         position = _checked(t).double() * self.steps
-        # i / T times T is not always i: single precision misses it by a few 1e-8 i
-        position = torch.where((position - position.round()).abs() < 1e-6 * self.steps, position.round(), position)
         below = position.long().clamp(max=self.steps - 1)
         table = self._log_alpha.to(t.device)
         log_alpha = torch.lerp(table[below], table[below + 1], position - below)
@@ -242,40 +239,9 @@ def linear_betas(steps: int) -> Tensor:
     if steps <= 20:
         raise ValueError(
             f"linear betas need more than 20 steps to stay below 1, got {steps}: "
-            "discrete_betas(LinearBeta(), steps) works with any number"
+            "LinearBeta() is their limit, and can be visited in any number of steps"
         )
     return torch.linspace(0.1, 20.0, steps, dtype=torch.float64) / steps
-
-
-def discrete_betas(schedule: Schedule, steps: int) -> Tensor:
-    r"""The betas with which T steps of DDPM keep exactly to a variance-preserving schedule.
-
-    .. math:: \beta_i = \min\left\{ 1 - \alpha_{i/T}^2 / \alpha_{(i-1)/T}^2,\ 0.999 \right\}
-
-    Args:
-        schedule: Any with :math:`\alpha_t^2 + \sigma_t^2 = 1`.
-        steps: Number of steps T.
-
-    Returns:
-        The betas, shape (T,), in double precision.
-
-    Raises:
-        ValueError: If ``steps`` is less than 1, or the schedule does not preserve the variance.
-
-    Reference:
-        Nichol and Dhariwal, *Improved Denoising Diffusion Probabilistic Models* (2021), section 3.2.
-
-    Example:
-        >>> betas = discrete_betas(LinearBeta(), 10)
-        >>> torch.allclose(FromBetas(betas)(torch.tensor(0.3))[0], LinearBeta()(torch.tensor(0.3))[0])
-        True
-    """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    alpha_t, sigma_t = schedule(torch.linspace(0, 1, steps + 1, dtype=torch.float64))
-    if not torch.allclose(alpha_t**2 + sigma_t**2, torch.ones_like(alpha_t)):
-        raise ValueError("betas belong to schedules with alpha^2 + sigma^2 = 1, and this one has another sum")
-    return (1 - alpha_t[1:] ** 2 / alpha_t[:-1] ** 2).clamp(max=0.999)
 
 
 def log_snr(schedule: Schedule, t: Tensor) -> Tensor:
@@ -299,7 +265,7 @@ def log_snr(schedule: Schedule, t: Tensor) -> Tensor:
     return 2 * (alpha_t.log() - sigma_t.log())
 
 
-def power_clock(u: Tensor, *, exponent: float = 1.0, low: float = 1e-5, high: float = 1.0) -> Tensor:
+def power_clock(u: Tensor, *, exponent: float = 1.0, low: float = 1e-3, high: float = 1.0) -> Tensor:
     r"""Spread times between ``low`` and ``high``, the denser near ``low`` the larger the exponent.
 
     .. math:: t(u) = \left[ (1 - u)\, t_{\text{low}}^{1/\rho} + u\, t_{\text{high}}^{1/\rho} \right]^\rho

@@ -323,3 +323,22 @@ def test_progress_shows_the_steps_and_the_loss(monkeypatch):
         progress.advance(history)
         progress._bar.refresh()
     assert "flow" in screen.text and "1/10" in screen.text and "loss=0.25" in screen.text
+
+
+def test_mixed_precision_multiplies_in_bfloat16_and_keeps_parameters_in_single_precision():
+    torch.manual_seed(0)
+    model, x = nn.Linear(64, 64), torch.randn(32, 64)
+    seen = []
+
+    def loss(x):
+        y = model(x)
+        seen.append(y.dtype)
+        return y.square().mean()
+
+    exact = torch.autograd.grad(loss(x), model.weight)[0]
+    value = train._in_bfloat16(loss, "cpu")(x)
+    (gradient,) = torch.autograd.grad(value, model.weight)
+    assert seen == [torch.float32, torch.bfloat16] and value.dtype == gradient.dtype == torch.float32
+    error = (gradient - exact).norm() / exact.norm()
+    assert 1e-5 < error < 0.02  # 8 bits of precision, and no more than 8
+    assert train.mixed_precision(loss, torch.device("cpu")) is loss

@@ -15,9 +15,9 @@ from course_lib.data import Batches
 from course_lib.models.vae import VAE, LinearVAE, make_vae
 from course_lib.nn import (
     BernoulliPixels,
+    ClassInput,
     Constant,
     GaussianPixels,
-    WithLabel,
     conv_networks,
     dense_networks,
 )
@@ -235,9 +235,9 @@ def test_a_conditional_model_learns_what_the_label_says(seed):
 
 
 def test_labels_become_features_or_channels():
-    features = WithLabel(nn.Identity(), classes=2)(torch.tensor([[5.0]]), torch.tensor([1]))
+    features = ClassInput(nn.Identity(), classes=2)(torch.tensor([[5.0]]), torch.tensor([1]))
     assert features.tolist() == [[5.0, 0.0, 1.0]]
-    planes = WithLabel(nn.Identity(), classes=2)(torch.zeros(1, 1, 2, 3), torch.tensor([0]))
+    planes = ClassInput(nn.Identity(), classes=2)(torch.zeros(1, 1, 2, 3), torch.tensor([0]))
     assert planes.shape == (1, 3, 2, 3) and planes[0, 1].eq(1).all() and planes[0, 2].eq(0).all()
 
 
@@ -298,9 +298,12 @@ def small(**options):
         ),
         (lambda: BernoulliPixels().log_prob(torch.zeros(5, 4), torch.zeros(5, 1)), r"\(5, 1\), the data has \(5, 4\)"),
         (lambda: small().log_prob_iw(torch.zeros(5, 4), 0), "k must be at least 1 draw, got 0"),
-        (lambda: small(classes=3).elbo(torch.zeros(5, 4), torch.zeros(4, dtype=torch.long)), r"5 whole labels"),
+        (
+            lambda: small(classes=3).elbo(torch.zeros(5, 4), torch.zeros(4, dtype=torch.long)),
+            r"expected 5 labels, shape \(5,\)",
+        ),
         (lambda: small(classes=3).elbo(torch.zeros(5, 4), torch.zeros(5)), "torch.float32"),
-        (lambda: small(classes=3).elbo(torch.zeros(2, 4), torch.tensor([0, 3])), "between 0 and 2, got 0 to 3"),
+        (lambda: small(classes=3).elbo(torch.zeros(2, 4), torch.tensor([0, 3])), r"must lie in 0 ... 2, got 0 to 3"),
         (lambda: GaussianPixels(sigma=0.0), "sigma must be positive, got 0.0"),
         (lambda: LinearVAE(3, 4), "1 <= latent <= dim, got latent 4 and dim 3"),
         (lambda: losses.kl_to_standard_normal(torch.zeros(5, 2), torch.zeros(2)), r"\(5, 2\), logvar \(2,\)"),

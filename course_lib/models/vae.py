@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from course_lib import losses
-from course_lib.nn import Constant, GaussianPixels, WithLabel
+from course_lib.nn import ClassInput, Constant, GaussianPixels
 from course_lib.probability import normal_log_prob, reparameterize
 
 __all__ = ["VAE", "LinearVAE", "make_vae"]
@@ -41,7 +41,7 @@ class VAE(nn.Module):
         likelihood: :class:`GaussianPixels`, :class:`BernoulliPixels`, or another with the same methods.
         latent: Size of the code K.
 
-    The networks of a conditional model take labels as well (:class:`course_lib.nn.WithLabel`); so does every method.
+    The networks of a conditional model take labels as well (:class:`course_lib.nn.ClassInput`); so does every method.
 
     Reference:
         Kingma and Welling, *Auto-Encoding Variational Bayes* (2014); Rezende, Mohamed and Wierstra (2014).
@@ -143,7 +143,7 @@ def make_vae(
     encoder, _ = networks((shape[0] + classes, *shape[1:]), 2 * latent, **sizes)
     _, decoder = networks(shape, latent + classes, **sizes)
     if classes:
-        encoder, decoder = WithLabel(encoder, classes=classes), WithLabel(decoder, classes=classes)
+        encoder, decoder = ClassInput(encoder, classes=classes), ClassInput(decoder, classes=classes)
     return VAE(encoder, decoder, likelihood, latent=latent)
 
 
