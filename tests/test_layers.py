@@ -11,8 +11,8 @@ LIBRARY = Path(__file__).parent.parent / "course_lib"
 
 FLOORS = {
     0: {"protocols", "probability", "losses", "schedules", "nn", "train"},
-    1: {"data", "models", "samplers", "stacking", "evaluation"},
-    2: {"plot"},
+    1: {"data", "models", "samplers", "stacking"},
+    2: {"plot", "evaluation"},  # evaluation trains and judges every family, so it stands above them
     3: {"widgets", "notebook", "pairs"},
     4: {"grading"},
 }

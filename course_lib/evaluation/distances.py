@@ -5,17 +5,90 @@ In one dimension the p-Wasserstein distance is a distance of quantile functions,
 .. math:: W_p^p(P, Q) = \int_0^1 \left| F_P^{-1}(u) - F_Q^{-1}(u) \right|^p du ,
 
 so sorting solves it. In more dimensions it is an assignment problem; its *sliced* form goes back to one dimension by
-projecting on many directions.
+projecting on many directions. The Kolmogorov-Smirnov distance is the largest gap of the distribution functions instead.
 """
 
 from __future__ import annotations
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from course_lib.evaluation.blocks import squared_distances
 from course_lib.evaluation.checks import require_pair
 
-__all__ = ["sliced_wasserstein"]
+__all__ = ["ks_per_dim", "sliced_wasserstein", "wasserstein"]
+
+
+@torch.no_grad()
+def ks_per_dim(x: Tensor, y: Tensor) -> Tensor:
+    r"""Kolmogorov-Smirnov distance of every dimension by itself.
+
+    .. math:: \mathrm{KS}_d = \sup_t \left| F_{x_d}(t) - F_{y_d}(t) \right|
+
+    It sees marginals only: two modes on the diagonal and two on the anti-diagonal have the same marginals, and a
+    distance of 0.
+
+    Args:
+        x: Samples, shape (N, D).
+        y: Samples, shape (M, D); N and M may differ.
+
+    Returns:
+        Distances between 0 and 1, shape (D,), in double precision. Of two samples of one distribution, about
+        :math:`0.87 \sqrt{1/N + 1/M}` on average.
+
+    Raises:
+        ValueError: If the samples cannot be compared.
+
+    Reference:
+        Smirnov, *Table for Estimating the Goodness of Fit of Empirical Distributions* (1948).
+
+    Example:
+        >>> ks_per_dim(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 5.0], [0.0, 5.0]]))
+        tensor([0.5000, 1.0000], dtype=torch.float64)
+    """
+    require_pair(x=x, y=y)
+    x_sorted, y_sorted = (z.T.contiguous().sort().values for z in (x, y.to(x.dtype)))  # (D, N) and (D, M)
+    steps = torch.cat([x_sorted, y_sorted], dim=1)  # both distribution functions are constant between these
+    below = [torch.searchsorted(z, steps, right=True).double() / z.shape[1] for z in (x_sorted, y_sorted)]
+    return (below[0] - below[1]).abs().amax(1)
+
+
+@torch.no_grad()
+def wasserstein(x: Tensor, y: Tensor, *, p: float = 2) -> float:
+    r"""Exact Wasserstein distance of two samples of one size: the cheapest way to pair them up.
+
+    .. math:: W_p(P, Q) = \left( \min_{\pi} \frac1N \sum_i \lVert x_i - y_{\pi(i)} \rVert^p \right)^{1/p}
+              \quad \text{over permutations } \pi
+
+    Time grows as :math:`N^3` and memory as :math:`N^2`: 2,000 points take about a second. Its floor is high: two real
+    samples are far apart, and in D dimensions their distance falls only as :math:`N^{-1/D}`.
+
+    Args:
+        x: Samples, shape (N, D).
+        y: Samples, shape (N, D).
+        p: The order, at least 1.
+
+    Returns:
+        The distance, in the units of the data.
+
+    Raises:
+        ValueError: If the samples cannot be compared or differ in number, or ``p`` is less than 1.
+
+    Reference:
+        Peyré and Cuturi, *Computational Optimal Transport* (2019), section 2.2.
+
+    Example:
+        >>> x = torch.randn(100, 2)
+        >>> round(wasserstein(x, x.flip(0) + torch.tensor([3.0, 4.0])), 4)
+        5.0
+    """
+    require_pair(x=x, y=y)
+    if len(x) != len(y) or not p >= 1:
+        raise ValueError(f"expected samples of one size and p >= 1, got {len(x)} and {len(y)} rows and p {p}")
+    cost = torch.cat(list(squared_distances(x, y))) ** (p / 2)  # (N, N)
+    i, j = linear_sum_assignment(cost.cpu().numpy())
+    return cost[i, j].mean().item() ** (1 / p)
 
 
 @torch.no_grad()

@@ -69,7 +69,9 @@ def mode_coverage(samples: Tensor, mixture: GaussianMixture, *, stds: float = 3.
         (8, 8, True, True)
     """
     require_samples(samples=samples)
-    p = mixture.to(samples.device).to(samples.dtype)
+    if samples.shape[1] != mixture.dim:
+        raise ValueError(f"expected samples of shape (N, {mixture.dim}) as the mixture's, got {tuple(samples.shape)}")
+    p = mixture.to(samples.device, samples.dtype)
     offsets = _standardized(samples, p)  # (N, M, D)
     distance, mode = offsets.square().sum(2).min(1)
     near = distance <= stds**2
