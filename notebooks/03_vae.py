@@ -52,7 +52,7 @@ from torch import nn
 
 from course_lib import data, losses, notebook, plot, probability
 from course_lib.data import Batches, Draws
-from course_lib.evaluation import c2st
+from course_lib.evaluation import c2st, c2st_network
 from course_lib.models.vae import VAE, LinearVAE, make_vae
 from course_lib.nn import (
     BernoulliPixels,
@@ -543,11 +543,9 @@ model = train(new_vae(latent))
 # images independent coins with the training images' mean brightness, and a mixture of such coins, one for each digit.
 
 # %%
-importance_draws = run.pick(quick=50, full=200)
-some = x_test[:1000]
+importance_draws = run.pick(quick=50, full=100)
 elbo_test = np.mean([model.elbo(x_test).mean().item() for _ in range(5)])
-iwae_test = model.log_prob_iw(some, importance_draws).mean().item()
-elbo_some = np.mean([model.elbo(some).mean().item() for _ in range(5)])
+iwae_test = model.log_prob_iw(x_test, importance_draws).mean().item()
 
 
 def coins(brightness):
@@ -564,8 +562,7 @@ ten_coins = (by_digit.logsumexp(0) - math.log(10)).mean().item()
 print(f"independent coins                 {one_coin:8.2f} nats")
 print(f"ten sets of coins, one per digit  {ten_coins:8.2f} nats")
 print(f"VAE, ELBO                         {elbo_test:8.2f} nats")
-print(f"VAE, ELBO, first 1,000            {elbo_some:8.2f} nats")
-print(f"VAE, bound with {importance_draws:3d} draws, same  {iwae_test:8.2f} nats")
+print(f"VAE, bound with {importance_draws:3d} draws        {iwae_test:8.2f} nats")
 
 # %% tags=["nbval-check-output"]
 check(
@@ -575,20 +572,20 @@ check(
 )
 check(
     "the importance-weighted bound lies above the ELBO by at least 0.1 nats",
-    iwae_test > elbo_some + 0.1,
-    f"{iwae_test:.2f} against {elbo_some:.2f} nats",
+    iwae_test > elbo_test + 0.1,
+    f"{iwae_test:.2f} against {elbo_test:.2f} nats",
 )
 
 # %% [markdown]
 # **How good is that?** On MNIST, tossed anew for every batch as here, {cite:t}`burda2016importance` report a VAE with one layer of 50 codes at
-# $-86.76$ nats (their bound with 5,000 draws, two layers of 200 units, trained for 3,280 epochs). Ours has larger layers and fewer codes, is trained for about 30
-# epochs in minutes on two cores, and is judged with 200 draws, which gives a looser bound. It is a few nats worse, as a
-# short training should be. The comparison holds for the full profile only; the 8 x 8 digits of the quick profile have other numbers.
+# $-86.76$ nats (their bound with 5,000 draws; two layers of 200 units in each network; 3,280 passes over the data). Ours has larger layers and fewer codes,
+# sees the data 30 times, in minutes on two cores, and is judged with 100 draws, which gives a looser bound. A few nats are the price of that. The comparison holds for the full profile only;
+# the 8 x 8 digits of the quick profile have other numbers.
 
 # %% tags=["nbval-check-output"]
 check(
-    "on MNIST the bound comes within 8 nats of the published model's, from below",
-    name != "mnist" or 86.76 < -iwae_test < 86.76 + 8,
+    "on MNIST the bound comes within 5 nats of the published model's, from below",
+    name != "mnist" or 86.76 < -iwae_test < 86.76 + 5,
     f"{iwae_test:.2f} nats",
 )
 
@@ -622,26 +619,39 @@ notebook.show(
 )
 
 # %% [markdown]
-# How real are they? As in chapter 2, with the accuracy between two halves of the real images beside it as the floor.
+# How real are they? As in chapter 2, with the accuracy between two halves of the real images beside it as the floor. Two classifiers are asked this
+# time, nearest neighbours and a small network, and one more sampler is judged: the independent coins, which no reader would take for digits.
 
 # %%
 half = min(len(x_train) // 2, 1000)
 shuffled = x_train[torch.randperm(len(x_train), device=run.device)]
 real = shuffled[: 2 * half].bernoulli().flatten(1)
 coin_images = x_train.mean(0).expand(half, *shape).bernoulli().flatten(1)
-real_accuracy = c2st(real[:half], real[half:], neighbours=5)
-vae_accuracy = c2st(real[:half], model.sample(half).flatten(1), neighbours=5)
-coin_accuracy = c2st(real[:half], coin_images, neighbours=5)
-print(f"real against real {real_accuracy.accuracy:.3f}, VAE {vae_accuracy.accuracy:.3f}, "
-      f"independent coins {coin_accuracy.accuracy:.3f}")  # fmt: skip
+candidates = {
+    "real images": real[half:],
+    "VAE": model.sample(half).flatten(1),
+    "independent coins": coin_images,
+}
+by_neighbours, by_network = {}, {}
+for who, images in candidates.items():
+    by_neighbours[who] = c2st(real[:half], images, neighbours=5).accuracy
+    by_network[who] = c2st_network(real[:half], images, steps=300).accuracy
+    print(
+        f"{who:18} neighbours {by_neighbours[who]:.2f}, network {by_network[who]:.2f}"
+    )
 
 # %% tags=["nbval-check-output"]
 check(
-    "samples are harder to tell from real images than independent coins are",
-    vae_accuracy.high < coin_accuracy.low,
-    f"accuracy {vae_accuracy.accuracy:.2f} against {coin_accuracy.accuracy:.2f}, "
-    f"real against real {real_accuracy.accuracy:.2f}",
+    "to a network, samples are harder to tell from real images than coins: by 0.02",
+    by_network["VAE"] < by_network["independent coins"] - 0.02,
+    f"accuracy {by_network['VAE']:.2f} against {by_network['independent coins']:.2f}, "
+    f"real against real {by_network['real images']:.2f}",
 )
+
+# %% [markdown]
+# On MNIST, look at the neighbours' verdict on the coins: they cannot tell them from digits at all. An image of coins lies at a middling distance from everything, so its
+# nearest neighbours, and those of the digits, are mostly digits, and everything is called real. An accuracy of 0.5 says that *this* classifier sees nothing, not that there is
+# nothing to see. The network's verdict is the harder one for the VAE, too. The chapter on evaluation comes back to this.
 
 # %% [markdown]
 # ### Directions in code space
