@@ -31,7 +31,7 @@ from nbformat import NotebookNode
 
 __all__ = ["PairError", "execute", "problems", "read", "refresh", "signature", "sources", "write"]
 
-KEPT_METADATA = ("tags", "mystnb", "exercise", "grade", "jupyter")
+KEPT_METADATA = ("tags", "mystnb", "exercise", "grade", "misconception", "jupyter")
 LARGEST_NOTEBOOK = 3_000_000  # bytes
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|Users|tmp|opt|content|farm)/[\w.-]+")
 STEERING_COMMENT = re.compile(r"^\s*#+\s*(NBVAL_|PYTEST_VALIDATE_)", re.MULTILINE)
