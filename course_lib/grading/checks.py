@@ -1,8 +1,8 @@
 r"""What runs in the student's kernel: a check computes named values for each seed and hands them over.
 
-In a student's own notebook the values meet those of the public seeds at once, and the student reads a verdict. Under the
-grader (the environment names other seeds) the values are only published: whoever patches this module changes what they
-hand in, not what is expected of it.
+In a student's own notebook the values meet those of the public seeds at once, and the student reads a verdict. Under
+the grader (the environment names other seeds) the values are only published: whoever patches this module changes what
+they hand in, not what is expected of it.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ FATES = {
 
 @dataclass
 class PartGrade:
-    """One part of one submission; ``status`` is right, wrong, error, not attempted, missing, or how the kernel ended."""
+    """One part; ``status`` is right, wrong, error, not attempted, missing, or how the kernel ended."""
 
     id: str
     title: str
@@ -68,7 +68,7 @@ class PartGrade:
 
 @dataclass
 class Grade:
-    """One submission. ``score`` is None where nobody could give one: the grader itself failed, or there is nothing to read."""
+    """One submission; ``score`` is None where none could be given: nothing to read, or the grader itself failed."""
 
     file: str
     student: str
@@ -214,9 +214,9 @@ def _grade_parts(
 ) -> None:
     """Run a submission until every part has had its chance.
 
-    First all parts in order; when one ends the kernel, the rest in a new one. Then, last to first, every part that failed
-    without an explanation: whatever an earlier part broke for a later one, here the later one comes first. So one
-    failure costs one part.
+    First all parts in order; when one ends the kernel, the rest in a new one. Then, last to first, every part that
+    failed without an explanation: whatever an earlier part broke for a later one, here the later one comes first. So
+    one failure costs one part.
     """
     cells = dict(submission.cells)
     attempted = [p for p in exercise.parts if p.id in cells and cells[p.id].strip() != p.stub.strip()]

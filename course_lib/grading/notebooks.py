@@ -43,7 +43,7 @@ HELPERS = "helpers"
 LARGEST_FILE = 5 << 20  # bytes
 LARGEST_CELL = 200_000  # characters
 STEERING = re.compile(r"(NBVAL_|PYTEST_VALIDATE_)(?=[A-Z])")
-SOLUTION_TAGS = {"hide-input", "hide-cell", "hide-output"}
+SOLUTION_TAGS = {"exercise-only", "remove-cell", "hide-input", "hide-cell", "hide-output"}
 
 
 class ExerciseError(ValueError):
@@ -83,7 +83,6 @@ class Exercise:
     """An exercise notebook: the cell that sets up, and its parts in order."""
 
     name: str
-    title: str
     setup: str
     parts: tuple[Part, ...]
     notebook: NotebookNode = field(default_factory=new_notebook, repr=False, compare=False)
@@ -181,8 +180,7 @@ def load(source: Path) -> Exercise:
     if not parts or len(set(identifiers)) != len(parts):
         raise ExerciseError(f"{source}: expected parts with different ids, got {identifiers}")
     _independent(source, parts)
-    heading = next((c.source for c in notebook.cells if c.cell_type == "markdown"), "").lstrip("# ").splitlines()
-    return Exercise(source.stem, heading[0] if heading else source.stem, setups[0], tuple(parts), notebook)
+    return Exercise(source.stem, setups[0], tuple(parts), notebook)
 
 
 def _part(source: Path, answer: NotebookNode, cells: Sequence[NotebookNode]) -> Part:

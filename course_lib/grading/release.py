@@ -3,6 +3,7 @@ r"""The student's pair, made from the solution, after the solution has passed it
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,14 @@ def released(name: str) -> tuple[Exercise, dict[str, dict]]:
     stored = json.loads(path.read_text(encoding="utf-8"))
     keys = {p["id"]: p.pop("key") for p in stored["parts"]}
     parts = tuple(Part(**{**p, "forbid": tuple(p["forbid"])}) for p in stored["parts"])
-    return Exercise(stored["name"], stored["title"], stored["setup"], parts), keys
+    return Exercise(stored["name"], stored["setup"], parts), keys
 
 
 def gate(exercise: Exercise, *, limits: Limits) -> dict[str, dict]:
     r"""Refuse an exercise that could be graded wrongly.
 
-    On twenty seeds: two runs of the reference agree; stubs get nothing; values change with the seed, so that none can be
-    written down; every misconception is wrong, and is told from every other.
+    On twenty seeds: two runs of the reference agree; stubs get nothing; values change with the seed, so that none can
+    be written down; every misconception is wrong, and is told from every other.
 
     Args:
         exercise: The reference.
@@ -170,7 +171,7 @@ def _values_depend_on_the_seed(where: str, part: Part, key: dict[str, Any]) -> N
         same = [v.shape == first.shape and np.allclose(v, first, rtol=part.rtol, atol=part.atol) for v in values[1:]]
         if any(same):
             raise ExerciseError(
-                f"{where}: {name} is the same on two seeds; a verdict or a constant can be written down without solving the part"
+                f"{where}: {name} is the same on two seeds: a verdict or a constant can be had without solving the part"
             )
 
 
@@ -195,8 +196,10 @@ def _misconceptions_are_told_apart(where: str, part: Part, key: dict[str, Any]) 
 def _pair(exercise: Exercise) -> tuple[str, NotebookNode]:
     notebook = student_notebook(exercise)
     text = jupytext.writes(NotebookNode(notebook, metadata=_header()), fmt="py:percent")
-    notebook.metadata = exercise.notebook.metadata
-    return text, notebook
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / f"{exercise.name}.py"
+        source.write_text(text, encoding="utf-8")
+        return text, pairs.read(source)
 
 
 def _header() -> NotebookNode:
@@ -222,7 +225,7 @@ def _public_text(exercise: Exercise, keys: dict[str, dict]) -> str:
         }
         for p in exercise.parts
     ]
-    whole = {"name": exercise.name, "title": exercise.title, "setup": exercise.setup, "parts": parts}
+    whole = {"name": exercise.name, "setup": exercise.setup, "parts": parts}
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 

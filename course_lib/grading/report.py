@@ -25,7 +25,8 @@ from course_lib.grading.runs import GraderError, plain
 __all__ = ["feedback_page", "safe_cell", "write_csv", "write_feedback", "write_json", "write_junit"]
 
 MARKS = {"right": "✓", "not attempted": "–", "missing": "–"}
-STYLE = """body{font:1rem/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+STYLE = """
+body{font:1rem/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 section{border-left:.3rem solid #b00020;padding-left:1rem;margin:1.5rem 0}section.right{border-color:#1b7f3b}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin:0}p{margin:.3rem 0}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}}"""
@@ -107,9 +108,8 @@ def write_junit(grades: Sequence[Grade], folder: Path) -> None:
             cases.append(f"  <testcase classname={quoteattr(plain(grade.file))} name={name}>{body}</testcase>")
         if not grade.parts:
             reason = quoteattr(plain("; ".join([grade.status, *grade.notes])))
-            cases.append(
-                f'  <testcase classname={quoteattr(plain(grade.file))} name="submission"><error message={reason}/></testcase>'
-            )
+            name = f'classname={quoteattr(plain(grade.file))} name="submission"'
+            cases.append(f"  <testcase {name}><error message={reason}/></testcase>")
         failures = sum(p.status != "right" for p in grade.parts)
         head = f'<testsuite name={quoteattr(plain(grade.file))} tests="{len(cases)}" failures="{failures}"'
         head += f' errors="{int(not grade.parts)}">'

@@ -1,4 +1,4 @@
-r"""One notebook through pytest and nbval, in a process of its own with a time limit; what happened is read from a log."""
+r"""One notebook through pytest and nbval, in a process with a time limit; what happened is read from a log."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@
 # Try the [exercises](../exercises/02_autoencoders.ipynb) first. Here each part shows its answer when you open it, and below it the
 # wrong answers that people give most often, each with the hint that the grader gives for it.
 
-# %% [markdown] tags=["exercise-only"]
+# %% [markdown] tags=["exercise-only", "remove-cell"]
 # # Exercises for chapter 2: autoencoders
 #
 # Six parts, 11 points. Fill in the functions; each says what goes in and what comes out. The cell below a function tells you
