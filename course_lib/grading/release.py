@@ -3,6 +3,7 @@ r"""The student's pair, made from the solution, after the solution has passed it
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,7 @@ def _misconceptions_are_told_apart(where: str, part: Part, key: dict[str, Any]) 
 def _pair(exercise: Exercise) -> tuple[str, NotebookNode]:
     notebook = student_notebook(exercise)
     text = jupytext.writes(NotebookNode(notebook, metadata=_header()), fmt="py:percent")
+    text = re.sub(r"^# +(format|jupytext)_version: .*\n", "", text, flags=re.MULTILINE)  # must not change with jupytext
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"{exercise.name}.py"
         source.write_text(text, encoding="utf-8")
