@@ -109,7 +109,8 @@ def values(seed):
     x = np.linspace(-12, 12, 801)
     m, s = rng.normal(size=2), 0.7 + rng.random(2)
     log_p, log_q = (
-        -0.5 * ((x - a) / b) ** 2 - np.log(b * np.sqrt(2 * np.pi)) for a, b in zip(m, s)
+        -0.5 * ((x - a) / b) ** 2 - np.log(b * np.sqrt(2 * np.pi))
+        for a, b in zip(m, s, strict=True)
     )
     delta = x[1] - x[0]
     return {
@@ -140,7 +141,8 @@ def values(seed):
     x = np.linspace(-12, 12, 801)
     m, s = 1.5 * rng.normal(size=2), 0.7 + rng.random(2)
     log_p, log_q = (
-        -0.5 * ((x - a) / b) ** 2 - np.log(b * np.sqrt(2 * np.pi)) for a, b in zip(m, s)
+        -0.5 * ((x - a) / b) ** 2 - np.log(b * np.sqrt(2 * np.pi))
+        for a, b in zip(m, s, strict=True)
     )
     return {"jsd": jsd_on_grid(log_p, log_q, x[1] - x[0])}
 

@@ -4,8 +4,6 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -51,7 +49,6 @@ check = Checks("02_autoencoders")
 #
 # **In**: `x`, `x_hat`, both of shape (B, D). **Out**: one number.
 
-
 # %% exercise={"id": "2.1", "title": "The loss", "points": 1}
 def reconstruction_loss(x, x_hat):
     """Squared error, summed over dimensions, averaged over the batch."""
@@ -74,7 +71,6 @@ def values(seed):
 #
 # **In**: `covariance` of shape (D, D), symmetric; `K`, a whole number from 1 to D - 1. **Out**: one number, in the units of the
 # loss.
-
 
 # %% exercise={"id": "2.2", "title": "The best linear loss", "points": 2}
 def best_linear_loss(covariance, K):
@@ -100,7 +96,6 @@ def values(seed):
 # **In**: `x_train` of shape (N, D); `x_test` of shape (M, D); `K`. **Out**: reconstructions of the test data, shape (M, D).
 #
 # Use an eigendecomposition or a singular value decomposition, not a ready-made PCA.
-
 
 # %% exercise={"id": "2.3", "title": "Rebuild with PCA", "points": 2, "forbid": ["PCA", "TruncatedSVD"]}
 def pca_reconstruct(x_train, x_test, K):
@@ -128,7 +123,6 @@ def values(seed):
 # **Out**: the largest principal angle, in degrees.
 #
 # Write it yourself: SciPy's `subspace_angles` is for checking.
-
 
 # %% exercise={"id": "2.4", "title": "The angle between two subspaces", "points": 2, "forbid": ["subspace_angles"]}
 def largest_angle(A, B):
@@ -159,7 +153,6 @@ def values(seed):
 # **In**: `x_tilde` of shape (B, D); `means` of shape (M, D); `weights` of shape (M,), which sum to one; `s` and `sigma`,
 # standard deviations. **Out**: posterior means, shape (B, D).
 
-
 # %% exercise={"id": "2.5", "title": "What the best denoiser answers", "points": 3, "forbid": ["posterior_mean"]}
 def denoised(x_tilde, means, weights, s, sigma):
     """E[x | x_tilde] for a mixture of round normals."""
@@ -183,7 +176,6 @@ def values(seed):
 #
 # **In**: `x_tilde`, noisy points, shape (B, D); `denoised_x`, a denoiser's answers to them, shape (B, D); `sigma`, the standard deviation
 # of the noise. **Out**: $\nabla \log p_\sigma(\tilde x)$, shape (B, D), in 1 / (units of x).
-
 
 # %% exercise={"id": "2.6", "title": "From a denoiser to the score", "points": 1}
 def score(x_tilde, denoised_x, sigma):

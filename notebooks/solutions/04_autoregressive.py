@@ -330,16 +330,16 @@ def sample_mixture(logits, means, scales, u_component, u_noise):
 # %% [markdown]
 # ## 4.5 The probability of a grey value (3 points)
 #
-# Grey values are whole numbers from 0 to 255. A *discretized* logistic gives the value $x$ the mass between $x - \tfrac12$ and $x + \tfrac12$;
-# the value 0 also gets everything below, and 255 everything above. So the masses sum to one. Compute the log-probability.
+# Grey values are whole numbers from 0 to `levels` - 1. A *discretized* logistic gives the value $x$ the mass between $x - \tfrac12$ and $x + \tfrac12$;
+# the value 0 also gets everything below, and the last one everything above. So the masses sum to one. Compute the log-probability.
 #
-# **In**: `x`, grey values, shape (B,); `mean`, `scale`, numbers on the scale of grey values. **Out**: shape (B,), in nats.
+# **In**: `x`, grey values, shape (B,); `mean`, `scale`, numbers on the scale of grey values; `levels`. **Out**: shape (B,), in nats.
 
 
 # %% exercise={"id": "4.5", "title": "The probability of a grey value", "points": 3} tags=["hide-input"]
-def log_discretized(x, mean, scale):
+def log_discretized(x, mean, scale, levels):
     """Log-probability of grey values under a discretized logistic."""
-    upper = np.where(x == 255, np.inf, (x + 0.5 - mean) / scale)
+    upper = np.where(x == levels - 1, np.inf, (x + 0.5 - mean) / scale)
     lower = np.where(x == 0, -np.inf, (x - 0.5 - mean) / scale)
     return np.log(1 / (1 + np.exp(-upper)) - 1 / (1 + np.exp(-lower)))
 
@@ -348,14 +348,14 @@ def log_discretized(x, mean, scale):
 @check("4.5")
 def values(seed):
     rng = np.random.default_rng(seed)
-    x = np.concatenate([[0, 255], rng.integers(1, 255, size=8)]).astype(float)
-    return {"log_p": log_discretized(x, rng.uniform(100, 150), rng.uniform(15, 25))}
+    x = rng.permutation(16).astype(float)
+    return {"log_p": log_discretized(x, rng.uniform(5, 10), rng.uniform(0.8, 1.6), 16)}
 
 
 # %% misconception="4.5" tags=["hide-input"]
 # The first and the last value also get what lies beyond: your masses do not sum to
 # one.
-def log_discretized(x, mean, scale):
+def log_discretized(x, mean, scale, levels):
     upper, lower = (x + 0.5 - mean) / scale, (x - 0.5 - mean) / scale
     return np.log(1 / (1 + np.exp(-upper)) - 1 / (1 + np.exp(-lower)))
 
@@ -363,31 +363,31 @@ def log_discretized(x, mean, scale):
 # %% misconception="4.5" tags=["hide-input"]
 # That is the log-density at x. A grey value has a mass: the difference of the
 # distribution function at two edges.
-def log_discretized(x, mean, scale):
+def log_discretized(x, mean, scale, levels):
     u = (x - mean) / scale
     return -u - 2 * np.logaddexp(0, -u) - np.log(scale)
 
 
 # %% misconception="4.5" tags=["hide-input"]
 # Your bins begin at x and end at x + 1. They reach half a level to either side.
-def log_discretized(x, mean, scale):
-    upper = np.where(x == 255, np.inf, (x + 1 - mean) / scale)
+def log_discretized(x, mean, scale, levels):
+    upper = np.where(x == levels - 1, np.inf, (x + 1 - mean) / scale)
     lower = np.where(x == 0, -np.inf, (x - mean) / scale)
     return np.log(1 / (1 + np.exp(-upper)) - 1 / (1 + np.exp(-lower)))
 
 
 # %% misconception="4.5" tags=["hide-input"]
 # Your bins are two levels wide, so neighbours overlap.
-def log_discretized(x, mean, scale):
-    upper = np.where(x == 255, np.inf, (x + 1 - mean) / scale)
+def log_discretized(x, mean, scale, levels):
+    upper = np.where(x == levels - 1, np.inf, (x + 1 - mean) / scale)
     lower = np.where(x == 0, -np.inf, (x - 1 - mean) / scale)
     return np.log(1 / (1 + np.exp(-upper)) - 1 / (1 + np.exp(-lower)))
 
 
 # %% misconception="4.5" tags=["hide-input"]
 # That is the probability of x or less. Subtract what lies below the bin.
-def log_discretized(x, mean, scale):
-    upper = np.where(x == 255, np.inf, (x + 0.5 - mean) / scale)
+def log_discretized(x, mean, scale, levels):
+    upper = np.where(x == levels - 1, np.inf, (x + 0.5 - mean) / scale)
     return np.log(1 / (1 + np.exp(-upper)))
 
 
