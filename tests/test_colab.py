@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell
 from course_lib import pairs
 
 ROOT = Path(__file__).parent.parent
-CHAPTERS = pairs.sources([ROOT / "notebooks"])
+CHAPTERS = [p for p in pairs.sources([ROOT / "notebooks"]) if p.parent.name == "notebooks"]
 
 
 @pytest.fixture(scope="module")
