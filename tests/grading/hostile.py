@@ -38,19 +38,22 @@ def FUNCTION(*args):
     return Equal(0.123)
 """,
     "reads the key in the library": """
-import json, glob, base64
+import base64, json
+from course_lib.grading.release import PUBLIC
 import numpy as np
 def FUNCTION(*args):
-    for path in glob.glob("/**/02_autoencoders.json", recursive=True):
-        part = json.load(open(path))["parts"][1]
-        return np.frombuffer(base64.b64decode(part["key"]["expected"][0]["loss"]["data"]))[0]
+    (part,) = [p for p in json.loads((PUBLIC / "02_autoencoders.json").read_text())["parts"] if "FUNCTION" in p["check"]]
+    return np.frombuffer(base64.b64decode(next(iter(part["key"]["expected"][0].values()))["data"]))[0]
 """,
     "looks for the solutions": """
-import glob
+import pathlib, course_lib
 def FUNCTION(*args):
-    for path in glob.glob("/**/solutions/02_autoencoders*", recursive=True):
-        exec(open(path).read().split("# %%")[9])
-    return best_linear_loss(*args)
+    for parent in pathlib.Path(course_lib.__file__).parents:
+        for path in parent.glob("*/solutions/02_autoencoders.py"):
+            (cell,) = [c for c in path.read_text().split("# %%") if "def FUNCTION" in c and '"title"' in c]
+            exec(cell.split("]", 1)[1], globals())
+            return FUNCTION(*args)
+    return 0.123
 """,
     "looks for the key in other processes": """
 import glob
