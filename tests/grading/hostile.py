@@ -42,7 +42,8 @@ import base64, json
 from course_lib.grading.release import PUBLIC
 import numpy as np
 def FUNCTION(*args):
-    (part,) = [p for p in json.loads((PUBLIC / "02_autoencoders.json").read_text())["parts"] if "FUNCTION" in p["check"]]
+    parts = json.loads((PUBLIC / "02_autoencoders.json").read_text())["parts"]
+    (part,) = [p for p in parts if "FUNCTION" in p["check"]]
     return np.frombuffer(base64.b64decode(next(iter(part["key"]["expected"][0].values()))["data"]))[0]
 """,
     "looks for the solutions": """
