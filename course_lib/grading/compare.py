@@ -180,7 +180,7 @@ def _manner(expected: list[np.ndarray], found: list[np.ndarray], **tolerances: f
         constant = (
             np.isfinite(ratio).all() and np.ptp(e) > 0.01 * np.abs(e).max() and np.ptp(ratio) < 1e-3 * abs(ratio[0])
         )
-        if constant and ratio[0] != 0:
+        if constant and abs(ratio[0]) > 1e-6 and abs(ratio[0] - 1) > 0.01:
             return f"is {ratio[0]:.3g} times what it should be"
         offset = f - e
         if np.isfinite(offset).all() and np.ptp(e) > 0.01 * np.abs(e).max() and np.ptp(offset) < 1e-3 * abs(offset[0]):

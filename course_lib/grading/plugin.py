@@ -206,12 +206,14 @@ def pytest_addoption(parser: Any) -> None:
 
 def pytest_configure(config: Any) -> None:
     """Put the grader's kernel, comparison and record in nbval's place."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: when the grader is killed, this process is too
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (OWN_MEMORY, hard))
     with os.fdopen(config.option.grader_plan) as file:
         plan = json.load(file)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: when the grader is killed, this process is too
+    if os.getppid() != plan["grader"]:  # it was killed already
+        os._exit(1)
     log = Log(config.option.grader_log)
     limits = Limits(**plan["limits"])
     Kernel.limits, Kernel.seeds = limits, tuple(plan["seeds"])

@@ -98,7 +98,7 @@ def run(
     Raises:
         GraderError: If pytest failed before any of the student's cells ran.
     """
-    plan = {"limits": asdict(limits), "seeds": list(seeds), "keys": dict(keys or {})}
+    plan = {"limits": asdict(limits), "seeds": list(seeds), "keys": dict(keys or {}), "grader": os.getpid()}
     try:
         with Workshop() as folder:
             (folder / "run.ipynb").write_text(nbformat.writes(run_notebook(steps)), encoding="utf-8")

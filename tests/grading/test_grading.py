@@ -63,9 +63,9 @@ def double(x):
 
 
 # %% misconception="9.1"
-# You halve.
+# You add one.
 def double(x):
-    return x / 2
+    return x + 1
 
 
 # %% misconception="9.1"
@@ -246,16 +246,16 @@ def test_a_reference_that_breaks_a_rule_is_refused(tmp_path, change, complaint):
         ),
         (
             lambda s: s.replace(
-                "# You halve.\ndef double(x):\n    return x / 2", "# You add.\ndef double(x):\n    return x + x"
+                "# You add one.\ndef double(x):\n    return x + 1", "# You add.\ndef double(x):\n    return x + x"
             ),
             "the reference and misconception 1 cannot be told apart",
         ),
         (
-            lambda s: s.replace("return x / 2", "return x**2 + 0"),
+            lambda s: s.replace("return x + 1", "return x**2 + 0"),
             "misconception 0 and misconception 1 cannot be told apart",
         ),
-        (lambda s: s.replace("return x / 2", "return x / 0"), "9.1, misconception 1: ZeroDivisionError"),
-        (lambda s: s.replace("# You halve.", "# You square."), "two misconceptions share a hint"),
+        (lambda s: s.replace("return x + 1", "return x / 0"), "9.1, misconception 1: ZeroDivisionError"),
+        (lambda s: s.replace("# You add one.", "# You square."), "two misconceptions share a hint"),
         (lambda s: s.split('# %% misconception="9.1"\n# You do nothing')[0], "at least 3 misconceptions, got 2"),
         (
             lambda s: s.replace(
@@ -272,7 +272,7 @@ def test_the_gate_refuses(tmp_path, change, complaint):
 
 def test_a_refused_release_writes_nothing(tmp_path, capsys):
     (tmp_path / "solutions").mkdir()
-    path = small(tmp_path / "solutions", SMALL.replace("# You halve.", "# You square."))
+    path = small(tmp_path / "solutions", SMALL.replace("# You add one.", "# You square."))
     assert main(["release", str(path), "--sandbox", "none", "--cell-timeout", "60"]) == 1
     assert "share a hint" in capsys.readouterr().err
     assert not (tmp_path / "exercises").exists() and not (release.PUBLIC / "90_small.json").exists()
@@ -619,14 +619,15 @@ def test_killed_half_way_and_resumed_gives_the_same_table(tmp_path, walls):
     half.wait()
     lines = journal.read_text().count("\n")
     assert 2 <= lines < 5 and not (tmp_path / "half.csv").exists()
-    time.sleep(1)
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if f"grade-{half.pid}-".encode() in _read(p)]
-    assert left == []
+    deadline = time.monotonic() + 60
+    while left := [p for p in Path("/proc").glob("[0-9]*/cmdline") if f"grade-{half.pid}-".encode() in _read(p)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
     assert start("half.csv", "--resume").wait() == 0
     assert (tmp_path / "half.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert journal.read_text().count("\n") == 5
     assert (tmp_path / "whole.csv").read_text().splitlines()[1].startswith("0.ipynb,0,ok,1,1,1,")
-    assert not Path("/tmp").glob(f"grade-{half.pid}-*") or not list(Path("/tmp").glob(f"grade-{half.pid}-*"))
+    assert list(Path("/tmp").glob(f"grade-{half.pid}-*")) == []
 
 
 def _read(path):
@@ -702,6 +703,6 @@ def test_exercises_and_public_values_reach_students_whole():
         reference = load(SOLUTIONS / f"{path.stem}.py")
         text = path.read_text() + json.dumps([vars(p) for p in exercise.parts])
         for part in reference.parts:
-            last = part.answer.splitlines()[-1].strip()
-            assert last not in text and function_of(reference, part.id) in text
+            line = max((line.split("  #")[0].strip() for line in part.answer.splitlines()[2:]), key=len)
+            assert line not in text and function_of(reference, part.id) in text
             assert [m["hint"] for m in keys[part.id]["misconceptions"]] == [m.hint for m in part.misconceptions]
