@@ -183,9 +183,8 @@ def grade_submission(
     Returns:
         The grade.
     """
-    student = Path(name).parts[0].removesuffix(".ipynb")
     total = sum(p.points for p in exercise.parts)
-    grade = Grade(name, student, "ok", None, total, sandbox=limits.sandbox)
+    grade = Grade(name, _student(name), "ok", None, total, sandbox=limits.sandbox)
     try:
         grade.digest = _digest(path)
         submission = read_submission(path, exercise)
@@ -399,7 +398,11 @@ def grade_folder(
                 grades[path] = future.result()
             except Exception as error:  # of the grader: a line, not a lost class
                 note = plain(f"{type(error).__name__}: {error}")
-                grades[path] = Grade(names[path], names[path], "grader-error", None, 0, notes=[note])
+                of = sum(p.points for p in exercise.parts)
+                student = _student(names[path])
+                grades[path] = Grade(
+                    names[path], student, "grader-error", None, of, notes=[note], sandbox=limits.sandbox
+                )
             journal.add(grades[path])
             report(len(grades), len(files))
     except BaseException:
@@ -426,6 +429,11 @@ def in_order(grades: Iterable[Grade]) -> list[Grade]:
         if name in often and note not in grade.notes:
             grade.notes.append(note)
     return ordered
+
+
+def _student(name: str) -> str:
+    """Whose a submission is: the first folder of its path, or its own name."""
+    return Path(name).parts[0].removesuffix(".ipynb")
 
 
 def _digest(path: Path) -> str:

@@ -306,10 +306,11 @@ def _json(path: Path) -> Any:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise Unreadable(f"it cannot be opened: {error.strerror}") from error
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        raise Unreadable("it is not a plain file")
     with os.fdopen(handle, "rb") as file:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise Unreadable("it is not a plain file")
         if about.st_size > LARGEST_FILE:
             raise Unreadable(f"it has {about.st_size / 1e6:.1f} MB, more than {LARGEST_FILE / 1e6:.1f} MB")
         if not about.st_size:

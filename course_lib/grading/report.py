@@ -152,9 +152,7 @@ def feedback_page(grade: Grade) -> str:
     lines = ["<!doctype html>", '<html lang="en"><head><meta charset="utf-8">']
     lines += ['<meta name="viewport" content="width=device-width">', f"<title>{text(grade.student)}</title>"]
     lines += [f"<style>{STYLE}</style></head><body>", f"<h1>{text(grade.student)}: {score}</h1>"]
-    lines.append(
-        f"<p>{text(grade.file)} · status: {text(grade.status)} · sandbox: {text(grade.sandbox or 'not run')}</p>"
-    )
+    lines.append(f"<p>{text(grade.file)} · status: {text(grade.status)} · sandbox: {text(grade.sandbox)}</p>")
     lines += [f"<p>{text(note)}</p>" for note in grade.notes]
     for part in grade.parts:
         lines.append(f'<section class="{"right" if part.status == "right" else "open"}">')

@@ -150,9 +150,9 @@ def _outcome(folder: Path, late: bool) -> Outcome:
     answers = {r["key"]: r for r in records if r["event"] == "end" and r["kind"] != "check"}
     checks = {r["key"]: r for r in records if r["event"] == "end" and r["kind"] == "check"}
     if not records or (records[-1]["kind"] == "setup" and (records[-1]["event"] == "begin" or "error" in records[-1])):
-        output = plain((folder / "output").read_text(encoding="utf-8", errors="replace")[-2000:], longest=1000)
-        problem = records[-1].get("error", "") if records else ""
-        raise GraderError(f"the run ended before the first answer: {plain(problem) or output or 'no output'}")
+        output = (folder / "output").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reason = (records[-1].get("error") if records else None) or (output[-1] if output else "no output")
+        raise GraderError(f"the run ended before the first answer: {plain(reason)}")
     last = records[-1]
     if last["event"] == "begin":  # pytest itself ended in the middle of a cell
         return Outcome(answers, checks, last["key"], "timeout" if late else "died")

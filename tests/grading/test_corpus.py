@@ -164,7 +164,6 @@ FATES = {
     "never ends": "timeout",
     "never ends and cannot be interrupted": "timeout",
     "sleeps": "timeout",
-    "shouts": "output-limit",
     "shows too much": "output-limit",
     "not Python": "error",
     "a truth value": "error",
@@ -221,14 +220,14 @@ def test_two_students_of_a_group_are_two_lines(graded):
     assert {"group 1/ann/homework.ipynb", "group 1/bob/homework.ipynb"} <= set(graded[1])
 
 
-def test_the_table_is_safe_in_a_spreadsheet(graded):
+def test_the_table_is_safe_in_a_spreadsheet(graded, walls):
     out, grades, _ = graded
     rows = list(csv.DictReader((out / "grades.csv").open(encoding="utf-8", newline="")))
     assert len(rows) == len(grades)
     for row in rows:
         assert not any((value or "").startswith(("=", "+", "-", "@", "\t", "\r")) for value in row.values())
         assert not any("\x1b" in (value or "") or "\n" in (value or "") for value in row.values())
-        assert row["sandbox"] == ("" if row["status"] == "unreadable" else grades[row["file"].lstrip("'")].sandbox)
+        assert row["sandbox"] == walls
     assert any(row["file"] == "'=HYPERLINK(1).ipynb" for row in rows)
 
 
