@@ -49,7 +49,7 @@ def broken_files(folder):
             path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
             file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
-        expected[os.fsencode(name).decode("utf-8", "replace")] = (status, score)
+        expected[os.fsdecode(name).encode("utf-8", "replace").decode()] = (status, score)
 
     def changed(change):
         copy = json.loads(right)
