@@ -23,6 +23,7 @@ from course_lib.grading.sandbox import Limits
 
 __all__ = ["GraderError", "Outcome", "Workshop", "answer_key", "plain", "run"]
 
+STARTING = 30  # seconds until the first cell: the grader's own time, not the student's
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b.?")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
 
@@ -130,7 +131,7 @@ def _pytest(folder: Path, plan: dict, seconds: float) -> bool:
             start_new_session=True,
         )
         try:
-            process.wait(seconds + 30)  # until the first cell, time is the grader's own
+            process.wait(seconds + STARTING)
             return False
         except subprocess.TimeoutExpired:
             return True
@@ -149,9 +150,10 @@ def _outcome(folder: Path, late: bool) -> Outcome:
                 records.append(json.loads(line))
     answers = {r["key"]: r for r in records if r["event"] == "end" and r["kind"] != "check"}
     checks = {r["key"]: r for r in records if r["event"] == "end" and r["kind"] == "check"}
-    if not records or (records[-1]["kind"] == "setup" and (records[-1]["event"] == "begin" or "error" in records[-1])):
+    failed = [r["error"] for r in records if r["kind"] == "setup" and r.get("error")]
+    if failed or not records or (records[-1]["kind"] == "setup" and records[-1]["event"] == "begin"):
         output = (folder / "output").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reason = (records[-1].get("error") if records else None) or (output[-1] if output else "no output")
+        reason = (failed or output[-1:] or ["no output"])[0]
         raise GraderError(f"the run ended before the first answer: {plain(reason)}")
     last = records[-1]
     if last["event"] == "begin":  # pytest itself ended in the middle of a cell

@@ -318,8 +318,27 @@ def test_a_later_stub_does_not_replace_an_answer(tmp_path):
     path.write_text(json.dumps(notebook))
     submission = read_submission(path, EXERCISE)
     assert submission.cells[first.id] == first.answer and "more than once" in submission.notes[0]
-    with pytest.raises(Unreadable, match="cannot be opened"):
-        read_submission(tmp_path / "nowhere.ipynb", EXERCISE)
+    notebook["cells"][-1]["source"] = "second answer"
+    path.write_text(json.dumps(notebook))
+    assert read_submission(path, EXERCISE).cells[first.id] == "second answer"
+
+
+def test_what_is_no_plain_file_is_not_opened(tmp_path):
+    (tmp_path / "real.ipynb").write_text(answered(EXERCISE))
+    (tmp_path / "link.ipynb").symlink_to(tmp_path / "real.ipynb")
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    (tmp_path / "folder.ipynb").mkdir()
+    (tmp_path / "large.ipynb").write_bytes(b" " * (5 << 20) + b"{}")
+    for name, words in [
+        ("nowhere", "opened"),
+        ("link", "opened"),
+        ("pipe", "plain"),
+        ("folder", "plain"),
+        ("large", "MB"),
+    ]:
+        with pytest.raises(Unreadable, match=words):
+            read_submission(tmp_path / f"{name}.ipynb", EXERCISE)
+    assert len(read_submission(tmp_path / "real.ipynb", EXERCISE).cells) == 7
 
 
 def test_a_shortcut_is_flagged_and_keeps_its_points(tmp_path, limits):
