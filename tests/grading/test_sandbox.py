@@ -39,7 +39,7 @@ print(json.dumps({
     "repository": attempt(lambda: os.listdir(sys.argv[3] + "/notebooks")),
     "git": attempt(lambda: os.listdir(sys.argv[3] + "/.git")),
     "passwords": attempt(lambda: open("/etc/passwd")),
-    "writes": {p: attempt(lambda: open(p + "/x", "w")) 
+    "writes": {p: attempt(lambda: open(p + "/x", "w"))
                for p in ("/usr", sys.argv[2] + "/course_lib", sys.prefix, "/tmp", "/")},
     "memory": resource.getrlimit(resource.RLIMIT_DATA),
     "file": resource.getrlimit(resource.RLIMIT_FSIZE)[1],
