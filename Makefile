@@ -1,6 +1,6 @@
 # Every target creates .venv by itself when it is missing or out of date.
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks serve lint browser bench links address
+.PHONY: help book test exercises notebooks serve lint browser bench links address
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -26,7 +26,11 @@ book: $(INSTALLED)  ## render the site
 test: $(INSTALLED)  ## unit tests, doctests, pairs, and every notebook in the quick profile
 	@$(QUICK) $(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules tests course_lib --ignore=tests/book --ignore=tests/benchmarks
 	@$(BIN)/python -m course_lib.pairs check notebooks
-	@$(QUICK) $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks
+	@$(BIN)/python -m course_lib.grading release --verify notebooks/solutions
+	@$(QUICK) $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks --ignore=notebooks/exercises
+
+exercises: $(INSTALLED)  ## gate the solutions and write what students receive (NB=name for one)
+	@$(BIN)/python -m course_lib.grading release $(if $(NB),notebooks/solutions/$(NB).py,notebooks/solutions)
 
 notebooks: $(INSTALLED)  ## execute the chapters in the full profile and store their outputs (NB=name for one)
 	@COURSE_PROFILE=full $(BIN)/python -m course_lib.pairs execute $(if $(NB),notebooks/$(NB).py,notebooks)

@@ -8,6 +8,9 @@ Three commands, and no file times anywhere:
 
 Executing twice gives the same bytes: cell ids are derived from the content of the cells, timing is not recorded, and
 metadata that depends on the machine is left out.
+
+Exercises are pairs, too, but nobody executes them: ``python -m course_lib.grading release`` writes them from their
+solutions, and a search in a folder passes over them.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from nbformat import NotebookNode
 
 __all__ = ["PairError", "execute", "problems", "read", "refresh", "signature", "sources", "write"]
 
-KEPT_METADATA = ("tags", "mystnb", "exercise", "grade", "jupyter")
+KEPT_METADATA = ("tags", "mystnb", "exercise", "grade", "misconception", "jupyter")
+NOT_SEARCHED = {".ipynb_checkpoints", "exercises"}
 LARGEST_NOTEBOOK = 3_000_000  # bytes
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|Users|tmp|opt|content|farm)/[\w.-]+")
 STEERING_COMMENT = re.compile(r"^\s*#+\s*(NBVAL_|PYTEST_VALIDATE_)", re.MULTILINE)
@@ -60,7 +64,7 @@ def sources(paths: Iterable[str | Path]) -> list[Path]:
     found: set[Path] = set()
     for path in map(Path, paths):
         if path.is_dir():
-            found |= {p for p in path.rglob("*.py") if ".ipynb_checkpoints" not in p.parts}
+            found |= {p for p in path.rglob("*.py") if not NOT_SEARCHED & set(p.relative_to(path).parts)}
         elif path.with_suffix(".py").is_file():
             found.add(path.with_suffix(".py"))
         else:
@@ -311,11 +315,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _orphans(paths: Iterable[str | Path]) -> list[str]:
-    notebooks = [p for path in map(Path, paths) if path.is_dir() for p in path.rglob("*.ipynb")]
+    folders = [path for path in map(Path, paths) if path.is_dir()]
+    notebooks = [
+        p for folder in folders for p in folder.rglob("*.ipynb") if not NOT_SEARCHED & set(p.relative_to(folder).parts)
+    ]
     return [
         f"{p}: there is no {p.with_suffix('.py').name} beside it"
         for p in sorted(notebooks)
-        if ".ipynb_checkpoints" not in p.parts and not p.with_suffix(".py").exists()
+        if not p.with_suffix(".py").exists()
     ]
 
 

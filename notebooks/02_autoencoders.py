@@ -1009,7 +1009,8 @@ Quiz(
 # 2. **Less noise.** Train the denoiser with $\sigma = 0.1$. Is its relative score error larger or smaller? Explain the
 #    answer with (2.9): what happens to an error in $r$ when it is divided by $\sigma^2$?
 #
-# Graded exercises for this chapter are in preparation.
+# Six more, from the loss to the exact denoiser, tell you at once whether you are right and earn points:
+# [the exercises of this chapter](exercises/02_autoencoders.ipynb).
 
 # %% [markdown]
 # ## Summary

@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell
 from course_lib import pairs
 
 ROOT = Path(__file__).parent.parent
-CHAPTERS = pairs.sources([ROOT / "notebooks"])
+CHAPTERS = [p for p in pairs.sources([ROOT / "notebooks"]) if p.parent.name == "notebooks"]
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,9 @@ def colab(tmp_path_factory):
     return folder, python, environment
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda p: p.stem)
-def test_a_chapter_installs_its_library_alone_in_an_empty_folder(colab, chapter, tmp_path):
-    folder, python, environment = colab
-    notebook = nbformat.read(chapter.with_suffix(".ipynb"), as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    install, setup = code[:2]
-    assert "google.colab" in install.source and "notebook.setup" in setup.source
-    probe = new_code_cell("import course_lib; print(course_lib.__file__)")
-    alone = nbformat.v4.new_notebook(cells=[install, setup, probe], metadata=notebook.metadata)
+def run_alone(colab, cells, tmp_path):
+    """Execute cells in that environment, in an empty folder; returns what each has printed."""
+    _, python, environment = colab
     kernels = tmp_path / "jupyter" / "kernels" / "python3"
     kernels.mkdir(parents=True)
     (kernels / "kernel.json").write_text(
@@ -85,12 +79,33 @@ def test_a_chapter_installs_its_library_alone_in_an_empty_folder(colab, chapter,
     (empty := tmp_path / "empty").mkdir()
     before = os.environ.copy()
     os.environ["JUPYTER_PATH"] = str(tmp_path / "jupyter")
+    alone = nbformat.v4.new_notebook(cells=cells)
     try:
         client = NotebookClient(alone, timeout=300, resources={"metadata": {"path": str(empty)}})
         client.execute(env=environment)
     finally:
         os.environ.clear()
         os.environ.update(before)
-    printed = "".join(o.get("text", "") for o in alone.cells[2].outputs)
-    assert str(folder / "venv") in printed, "the notebook imported another course_lib than the one it installed"
-    assert "quick profile" in "".join(o.get("text", "") for o in alone.cells[1].outputs)
+    return ["".join(o.get("text", "") for o in cell.outputs) for cell in alone.cells]
+
+
+PROBE = "import course_lib; print(course_lib.__file__)"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda p: p.stem)
+def test_a_chapter_installs_its_library_alone_in_an_empty_folder(colab, chapter, tmp_path):
+    notebook = nbformat.read(chapter.with_suffix(".ipynb"), as_version=4)
+    install, setup = [cell for cell in notebook.cells if cell.cell_type == "code"][:2]
+    assert "google.colab" in install.source and "notebook.setup" in setup.source
+    printed = run_alone(colab, [install, setup, new_code_cell(PROBE)], tmp_path)
+    assert str(colab[0] / "venv") in printed[2], "the notebook imported another course_lib than the one it installed"
+    assert "quick profile" in printed[1]
+
+
+def test_an_exercise_installs_what_tells_right_from_wrong(colab, tmp_path):
+    notebook = nbformat.read(ROOT / "notebooks" / "exercises" / "02_autoencoders.ipynb", as_version=4)
+    install, setup, *rest = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    (check,) = [cell for cell in rest if cell.metadata.get("grade", {}).get("part") == "2.6"]
+    answer = new_code_cell("def score(x_tilde, denoised_x, sigma):\n    return (denoised_x - x_tilde) / sigma**2")
+    printed = run_alone(colab, [install, setup, answer, check, new_code_cell(PROBE)], tmp_path)
+    assert str(colab[0] / "venv") in printed[4] and printed[3].startswith("✓ 2.6")

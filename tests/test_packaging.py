@@ -93,7 +93,8 @@ def test_every_import_is_declared():
                 )
 
 
-def test_the_package_ships_its_drawings():
+def test_the_package_ships_its_drawings_and_released_exercises():
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["course_lib"]
     shipped = {p for pattern in data for p in (ROOT / "course_lib").glob(pattern)}
-    assert shipped and shipped == set((ROOT / "course_lib" / "drawings").iterdir())
+    wanted = {p for name in ("drawings", "grading/public") for p in (ROOT / "course_lib" / name).iterdir()}
+    assert shipped and shipped == wanted

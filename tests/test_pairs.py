@@ -185,3 +185,16 @@ def test_a_notebook_that_cannot_be_written_is_reported(executed, tmp_path, monke
     with pytest.raises(PairError, match=r"cannot write .*Read-only file system"):
         pairs.write(pairs.read(executed), tmp_path / "x.ipynb")
     assert os.listdir(tmp_path) == []
+
+
+def test_exercises_are_passed_over_in_a_folder(executed, tmp_path, capsys):
+    (tmp_path / "exercises").mkdir()
+    source(tmp_path / "exercises", "# %%\nraise NotImplementedError\n")
+    (tmp_path / "exercises" / "lost.ipynb").write_text("{}")
+    path = tmp_path / executed.name
+    path.write_bytes(executed.read_bytes())
+    path.with_suffix(".ipynb").write_bytes(executed.with_suffix(".ipynb").read_bytes())
+    assert pairs.sources([tmp_path]) == [path]
+    assert pairs.main(["check", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "1 pair agrees\n"
+    assert pairs.sources([tmp_path / "exercises"]) != []  # asked for by name

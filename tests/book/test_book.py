@@ -11,7 +11,8 @@ SITE = Path(__file__).parent.parent.parent / "_build" / "html"
 PAGES = sorted(
     str(p.relative_to(SITE)) for p in SITE.rglob("*.html") if not p.relative_to(SITE).parts[0].startswith("_")
 )
-CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
+NOTEBOOKS = [name for name in PAGES if name.startswith("notebooks/")]
+CHAPTERS = [name for name in NOTEBOOKS if name.count("/") == 1]
 SLIDER = "figure.frame-slider input[type=range]"
 
 
@@ -59,7 +60,7 @@ def test_every_picture_is_described(visit, name):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["index.html", "book/glossary.html", *CHAPTERS])
+@pytest.mark.parametrize("name", ["index.html", "book/glossary.html", *NOTEBOOKS])
 def test_a_page_has_no_barriers(visit, name, scheme):
     opened = visit(name, scheme=scheme)
     assert opened.page.evaluate("document.documentElement.dataset.theme") == scheme
@@ -103,12 +104,21 @@ def test_the_quiz_answers_back(visit, name):
         assert any(text.startswith("✓") for text in said) and any(text.startswith("✗") for text in said)
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_can_be_launched(visit, name):
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_can_be_launched(visit, name):
     links = visit(name).page.eval_on_selector_all("a[href]", "es => es.map((e) => e.href)")
     notebook = name.replace(".html", ".ipynb")
     assert any("colab.research.google.com/github/" in link and link.endswith(notebook) for link in links)
     assert any("mybinder.org/v2/gh/" in link and notebook in unquote(link) for link in links)
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if "/solutions/" in name])
+def test_answers_are_closed_until_the_reader_opens_them(visit, name):
+    page = visit(name).page
+    closed = page.locator("details.hide, div.toggle, .cell details")
+    assert closed.count() >= 4
+    answer = page.locator(".cell.tag_hide-input .cell_input").first
+    assert not answer.is_visible()
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
