@@ -165,8 +165,8 @@ notebook.drawing(
 #
 # exactly {cite}`tipping1999probabilistic`. A discrete $z$ with ten values turns (1.6) into a sum of ten terms: a mixture, again exact. But a discrete $z$ of a hundred
 # bits, fed to a network, needs $2^{100}$ terms. The difficulty is the **decoder**: a nonlinear network leaves no closed form, and when $z$ has many dimensions there are too many
-# places to look, so that no sum or grid will do. The posterior $p(z \mid x) = p(x \mid z) p(z) / p(x)$ has $p(x)$ in it and is as hard. The last
-# section but three measures this.
+# places to look, so that no sum or grid will do. The posterior $p(z \mid x) = p(x \mid z) p(z) / p(x)$ has $p(x)$ in it and is as hard. The
+# section *What goes wrong* measures this.
 #
 # ### Change of variables
 #
@@ -516,7 +516,7 @@ check(
 )
 
 # %% [markdown]
-# Move the modes apart. While they overlap, all four agree nearly. Then reverse KL and JSD drop the smaller mode; forward KL and W1 grow wider without end.
+# Move the modes apart. While they overlap, all four nearly agree. Then reverse KL drops the smaller mode, a little later JSD; forward KL and W1 grow wider without end.
 
 # %%
 print("sigma of the best fit for modes apart by")
@@ -526,12 +526,17 @@ for name, row in widths.items():
     print(f"{name:12}" + "".join(f"{width:7.2f}" for width in row))
 
 # %% tags=["nbval-check-output"]
-close, far = distances.index(1.0), distances.index(6.0)
+close, between, far = (distances.index(d) for d in (1.0, 2.5, 6.0))
 check(
     "with the modes 1 apart the four widths differ by less than 5 %",
     max(w[close] for w in widths.values())
     < 1.05 * min(w[close] for w in widths.values()),
     f"{', '.join(f'{w[close]:.2f}' for w in widths.values())}",
+)
+check(
+    "with the modes 2.5 apart reverse KL has dropped one of them, JSD has not",
+    2 * widths["reverse KL"][between] < widths["JSD"][between],
+    f"widths {widths['reverse KL'][between]:.2f} and {widths['JSD'][between]:.2f}",
 )
 check(
     "with the modes 6 apart they differ by more than a factor of 4",
@@ -867,7 +872,8 @@ check(
 # The normals for each digit make a classifier, by Bayes' rule. Logistic regression is its discriminative counterpart. Both name digits. But ask them about something that is no digit, television snow:
 
 # %%
-classifier = LogisticRegression(max_iter=200).fit(x_train[:3000], y_train[:3000])
+classifier = LogisticRegression(max_iter=1000, tol=1e-2)
+classifier.fit(x_train[:2000], y_train[:2000])
 log_joint = component_log_probs(x_test, *mixtures["a normal for each digit"])
 generative_accuracy = (log_joint.argmax(1) == y_test).double().mean().item()
 discriminative_accuracy = classifier.score(x_test, y_test)
@@ -884,8 +890,8 @@ print(
 
 # %% tags=["nbval-check-output"]
 check(
-    "both name at least 75 % of the test digits",
-    min(generative_accuracy, discriminative_accuracy) > 0.75,
+    "both name at least 60 % of the test digits, where chance names 10 %",
+    min(generative_accuracy, discriminative_accuracy) > 0.6,
     f"generative {100 * generative_accuracy:.1f} %, discriminative {100 * discriminative_accuracy:.1f} %",
 )
 check(
@@ -1058,7 +1064,8 @@ grey = grey_levels(x_train)[:, D // 2 + shape[-1] // 2]  # one pixel near the mi
 grey_test = grey_levels(x_test)[:, D // 2 + shape[-1] // 2]
 counts = torch.bincount(grey, minlength=levels) + 0.1
 probabilities = (counts / counts.sum()).double()
-entropy_bound = -probabilities[grey_test].log2().mean().item()  # the histogram's code
+shares = torch.bincount(grey_test).double() / len(grey_test)
+shortest = torch.special.entr(shares).sum().item() / math.log(2)  # bits, for any code
 
 widths = np.array([1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])  # in units of one level
 positions = (torch.arange(levels) + 0.5) / levels
@@ -1080,7 +1087,7 @@ dequantized = min(spikes_bits(spread_out, w) for w in candidates)
 for width, value in zip(widths, raw, strict=True):
     print(f"spikes of width {width:.0e} of a level: {value:7.2f} bits on raw levels")
 print(
-    f"best width on dequantized levels: {dequantized:.2f} bits; exact code of the levels: {entropy_bound:.2f} bits"
+    f"best width on dequantized levels: {dequantized:.2f} bits; shortest code of the levels: {shortest:.2f} bits"
 )
 
 # %% tags=["nbval-check-output"]
@@ -1091,9 +1098,9 @@ check(
     f"down to {raw[-1]:.1f} bits, below zero",
 )
 check(
-    "with dequantization the best width stays above the exact code of the levels",
-    dequantized > entropy_bound,
-    f"{dequantized:.2f} against {entropy_bound:.2f} bits",
+    "with dequantization the best width stays above the shortest code of the levels",
+    dequantized > shortest,
+    f"{dequantized:.2f} against {shortest:.2f} bits",
 )
 
 # %% [markdown]
