@@ -88,7 +88,7 @@ run = notebook.setup("foundations")
 notebook.drawing(
     "family-tree",
     alt="A tree of model families with three columns: sample, log p of x, code z. Explicit, exactly: kernel density (one step, exact, "
-    "no code), mixture of normals (one step, exact, an exact discrete code), autoregressive (D steps, exact, no code), normalizing "
+    "no code), mixture of normals (one step, exact, a discrete code: the component), autoregressive (D steps, exact, no code), normalizing "
     "flow (one pass, exact, exact). Explicit, by a bound: VAE (one pass, bound, approximate code), diffusion (many steps, a bound or "
     "an ODE, code by the ODE). Implicit: GAN and WGAN-GP (one pass, none, code by search). Apart: the autoencoder has a code only.",
 )
