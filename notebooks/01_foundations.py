@@ -1295,7 +1295,8 @@ Quiz(
 # 2. **The wrong sign.** Subtract the log-determinant in `Bend.forward`'s density instead of adding it. Which of the checks fail, and which does not notice?
 # 3. **One spike too many.** Fit a mixture to the raw grey levels with `reg_covar` of 1e-2, 1e-4 and 1e-6. Predict by how much the NLL changes each time.
 #
-# Graded exercises for this chapter are in preparation.
+# Six more, from bits per dimension to a density from the data alone, tell you at once whether you are right and earn points:
+# [the exercises of this chapter](exercises/01_foundations.ipynb).
 
 # %% [markdown]
 # ## Summary
