@@ -282,7 +282,7 @@ truth = probability.GaussianMixture(
     weights=torch.tensor([0.3, 0.3, 0.2, 0.2]),
 )
 torch.manual_seed(run.seed)
-entropy, uncertainty = truth.entropy(200_000)
+entropy, uncertainty = truth.entropy(50_000)
 print(f"entropy, the best possible loss: {entropy:.3f} nats (± {uncertainty:.3f})")
 
 # %%
