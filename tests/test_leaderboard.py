@@ -325,7 +325,7 @@ def test_images_are_judged_by_features_likelihood_and_what_they_teach(tmp_path):
 
 
 def test_a_run_depends_on_nothing_but_its_task(tmp_path):
-    """So several processes may share the runs in any order: a task can be sent to one, and what ran before is no matter."""
+    """So several processes may share the runs in any order: what ran before does not matter."""
     tasks = [
         (f.__name__, f, "ring8", seed, SMALL, tmp_path / str(i))
         for i, f in enumerate((shifted, perfect))
