@@ -375,7 +375,6 @@ MODULES = {"flow-matching": "diffusion", "wgan-gp": "wgan"}
 @pytest.mark.parametrize("name", [*FAMILIES, *IMAGE_FAMILIES])
 @pytest.mark.parametrize("data", ["two-clusters-flat", "digits"])
 def test_every_family_trains_samples_and_reports(name, data, tmp_path):
-    pytest.importorskip(f"course_lib.models.{MODULES.get(name, name)}")
     chosen, few = problem(data), 3
     if name in IMAGE_FAMILIES and chosen.train is None:
         pytest.skip("images only")

@@ -4,12 +4,15 @@ import math
 import warnings
 
 import numpy as np
+import ot
+import prdc
 import pytest
 import scipy.linalg
 import scipy.stats
 import torch
 from sklearn.metrics.pairwise import rbf_kernel
 from torch import nn
+from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
 from course_lib import probability
 from course_lib.evaluation import blocks, features
@@ -55,7 +58,6 @@ def two_samples(seed, n=60, m=80, dim=5):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_ks_and_wasserstein_agree_with_scipy_and_pot(seed):
-    ot = pytest.importorskip("ot")
     x, y = two_samples(seed)
     expected = [scipy.stats.ks_2samp(x[:, d], y[:, d]).statistic for d in range(5)]
     np.testing.assert_allclose(ks_per_dim(x, y), expected, rtol=1e-12)
@@ -89,9 +91,8 @@ def test_kernel_distances_agree_with_scikit_learn_and_torch_fidelity(seed):
     pairs = scipy.spatial.distance.pdist(torch.cat([x, y]))
     assert median_bandwidth(x, y) == pytest.approx(np.sort(pairs)[(len(pairs) - 1) // 2], rel=1e-12)
     assert mmd(x, y) == mmd(x, y, bandwidth=median_bandwidth(x, y))
-    fidelity = pytest.importorskip("torch_fidelity.metric_kid")
     options = {"kid_subsets": 1, "kid_subset_size": 60, "verbose": False}
-    expected = fidelity.kid_features_to_metric(x, y[:60], **options)["kernel_inception_distance_mean"]
+    expected = metric_kid.kid_features_to_metric(x, y[:60], **options)["kernel_inception_distance_mean"]
     assert kid(x, y[:60]) == pytest.approx(expected, rel=1e-9)
 
 
@@ -102,12 +103,10 @@ def test_fid_and_inception_score_agree_with_scipy_and_torch_fidelity(seed):
     parts = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
     assert fid(x, y) == pytest.approx(parts.item(), rel=1e-9)
     assert fid(x, y) == pytest.approx(fid(y, x), rel=1e-9)
-    metric_fid = pytest.importorskip("torch_fidelity.metric_fid")
     moments = [{"mu": z.mean(0).numpy(), "sigma": np.cov(z.T)} for z in (x, y)]
     expected = metric_fid.fid_statistics_to_metric(*moments, verbose=False)["frechet_inception_distance"]
     assert fid(x, y) == pytest.approx(expected, rel=1e-9)
     assert fid(x.float(), y.float()) == pytest.approx(expected, rel=1e-5)
-    metric_isc = pytest.importorskip("torch_fidelity.metric_isc")
     expected = metric_isc.isc_features_to_metric(x, splits=1)["inception_score_mean"]
     assert inception_score(x) == pytest.approx(expected, rel=1e-9)
 
@@ -115,12 +114,10 @@ def test_fid_and_inception_score_agree_with_scipy_and_torch_fidelity(seed):
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("seed", range(3))
 def test_precision_and_recall_agree_with_prdc_and_torch_fidelity(seed, k):
-    prdc = pytest.importorskip("prdc")
     fake, real = two_samples(seed, n=150, m=100, dim=2)
     expected = prdc.compute_prdc(real.numpy(), fake.numpy(), nearest_k=k)
     got = precision_recall_density_coverage(fake, real, k=k)
     assert got == pytest.approx(PRDC(*(expected[name] for name in PRDC._fields)), rel=1e-9)
-    metric_prc = pytest.importorskip("torch_fidelity.metric_prc")
     expected = metric_prc.prc_features_to_metric(fake, real, prc_neighborhood=k, prc_batch_size=64, verbose=False)
     assert got.precision == pytest.approx(expected["precision"], rel=1e-6)
     assert got.recall == pytest.approx(expected["recall"], rel=1e-6)
