@@ -51,7 +51,7 @@ class Checks:
         >>> @check("0.1")
         ... def values(seed):
         ...     return {"mean": np.arange(seed + 3).mean()}
-        0.1: no public values to compare with; yours: mean 1, 1.5
+        0.1: no public values to compare with; yours: mean 1., 1.5
     """
 
     def __init__(self, name: str) -> None:
