@@ -229,7 +229,7 @@ forbidden = seen.triu()  # j >= i: itself and the future
 allowed = seen[torch.ones(D, D).tril(-1).bool()]  # j < i: the past
 
 # %% tags=["hide-input"]
-figure, (ax,) = plot.subplots(width=3.6, height=2.9)
+figure, (ax,) = plot.subplots(width=4.6, height=2.9)
 ax.imshow((seen / seen.max()).numpy(), vmin=0, vmax=1, cmap="Blues")
 for i in range(D):
     for j in range(D):
@@ -645,7 +645,7 @@ check(
 # **MADE** sees all earlier pixels, but has to learn everything anew at each position. The **PixelCNN** shares its weights between positions.
 
 # %%
-steps = run.pick(quick=400, full=700)
+steps = run.pick(quick=400, full=1200)
 made_steps = run.pick(quick=300, full=600)
 
 
