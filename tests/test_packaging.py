@@ -79,7 +79,7 @@ def test_conda_has_the_same_packages_and_bounds():
 def test_every_import_is_declared():
     declared = {canonicalize_name(r.name) for r in wanted()}
     # what comes with a declared package, as its public face
-    declared |= {"ipython", "nbformat", "pyyaml", "packaging"}
+    declared |= {"ipython", "nbformat", "pyyaml", "packaging", "jupyter-client", "pyzmq"}
     own = {"course_lib", "google"} | {p.stem for p in (ROOT / "tests").rglob("*.py")}  # google: only on Colab
     distributions = packages_distributions()
     for path in [*(ROOT / "course_lib").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / ".ci" / "address.py"]:
