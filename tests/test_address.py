@@ -48,7 +48,8 @@ def test_every_chapter_installs_from_and_links_to_the_address():
     for path in pairs.sources([ROOT / "notebooks"]):
         text = path.read_text()
         assert f'"course_lib @ git+https://github.com/{owner}/{name}"' in text
-        assert f"/github/{owner}/{name}/blob/main/{path.relative_to(ROOT).with_suffix('.ipynb').as_posix()})" in text
+        opened = path.relative_to(ROOT).with_suffix(".ipynb").as_posix().replace("/solutions/", "/exercises/")
+        assert f"/github/{owner}/{name}/blob/main/{opened})" in text
 
 
 @pytest.fixture
