@@ -160,4 +160,5 @@ def test_every_public_module_is_in_the_reference():
     documented = set(
         re.findall(r'id="module-(course_lib[\w.]*)"', (SITE / "book/api.html").read_text(encoding="utf-8"))
     )
-    assert modules == documented
+    packages = {".".join(p.parent.relative_to(library.parent).parts) for p in library.rglob("__init__.py")}
+    assert modules == documented - packages
