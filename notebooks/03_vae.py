@@ -29,7 +29,7 @@
 #
 # **It builds on** chapter 2, the normal distribution, and the Kullback-Leibler divergence.
 #
-# **Time**: about 50 seconds in the quick profile and 7 minutes in the full profile, both measured on two CPU cores.
+# **Time**: about a minute in the quick profile and 9 minutes in the full profile, both measured on one CPU core.
 #
 # [Open this chapter in Colab](https://colab.research.google.com/github/example-org/deep-generative-modelling/blob/main/notebooks/03_vae.ipynb)
 
@@ -579,7 +579,7 @@ check(
 # %% [markdown]
 # **How good is that?** On MNIST, tossed anew for every batch as here, {cite:t}`burda2016importance` report a VAE with one layer of 50 codes at
 # $-86.76$ nats (their bound with 5,000 draws; two layers of 200 units in each network; 3,280 passes over the data). Ours has one layer of 400 units and 40 codes,
-# sees the data about 20 times, in a minute or two on two cores, and is judged with 100 draws, which gives a looser bound. A few nats are the price of that. The comparison holds for the full profile only;
+# sees the data about 20 times, in a few minutes on one core, and is judged with 100 draws, which gives a looser bound. A few nats are the price of that. The comparison holds for the full profile only;
 # the 8 x 8 digits of the quick profile have other numbers.
 
 # %% tags=["nbval-check-output"]
@@ -651,7 +651,7 @@ check(
 # %% [markdown]
 # On MNIST, look at the neighbours' verdict on the coins: they cannot tell them from digits at all. An image of coins lies at a middling distance from everything, so its
 # nearest neighbours, and those of the digits, are mostly digits, and everything is called real. An accuracy of 0.5 says that *this* classifier sees nothing, not that there is
-# nothing to see. The network's verdict is the harder one for the VAE, too. The chapter on evaluation comes back to this.
+# nothing to see. The chapter on evaluation comes back to this.
 
 # %% [markdown]
 # ### Directions in code space
