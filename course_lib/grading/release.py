@@ -19,7 +19,7 @@ from course_lib.grading.notebooks import Exercise, ExerciseError, Part, Step, lo
 from course_lib.grading.runs import answer_key, run
 from course_lib.grading.sandbox import Limits
 
-__all__ = ["PUBLIC", "exercise_path", "gate", "outdated", "release", "released"]
+__all__ = ["exercise_path", "gate", "outdated", "release", "released"]
 
 PUBLIC = Path(__file__).parent / "public"
 """Released exercises, as the students' copies of the library hold them: checks and values for the public seeds."""
