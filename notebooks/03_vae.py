@@ -151,10 +151,14 @@ notebook.drawing(
 #
 # - **Black-and-white pixels**: each is a Bernoulli variable, and the decoder gives its logit. $\log p(x \mid z)$ is minus the binary
 #   cross-entropy, *summed* over pixels.
-# - **Real numbers**: a normal with mean $g(z)$ and one standard deviation $\sigma_x$ for all dimensions:
-#   $$\log p(x \mid z) = -\frac{\| x - g(z) \|^2}{2 \sigma_x^2} - \frac D2 \log 2 \pi \sigma_x^2 . \tag{3.9}$$
-#   A squared error is (3.9) with some $\sigma_x$. Whoever writes down only the squared error has chosen one without knowing. It is better to
-#   *learn* it {cite}`rybkin2021simple`: for given reconstructions, the best $\sigma_x$ is their root mean squared error.
+# - **Real numbers**: a normal with mean $g(z)$ and one standard deviation $\sigma_x$ for all dimensions.
+#
+# The second choice gives
+#
+# $$\log p(x \mid z) = -\frac{\| x - g(z) \|^2}{2 \sigma_x^2} - \frac D2 \log 2 \pi \sigma_x^2 . \tag{3.9}$$
+#
+# A squared error is (3.9) with some $\sigma_x$. Whoever writes down only the squared error has chosen one without knowing. It is better to
+# *learn* it {cite}`rybkin2021simple`: for given reconstructions, the best $\sigma_x$ is their root mean squared error.
 
 # %% [markdown]
 # ## By hand

@@ -98,7 +98,7 @@ notebook.drawing(
 # **The chain rule.** By the definition of conditional probability, $p(x_1, x_2) = p(x_1) \, p(x_2 \mid x_1)$. Apply it again and again:
 #
 # $$\begin{aligned}
-# p(x) &= \prod_{i=1}^{D} p(x_i \mid x_1, \dots, x_{i-1}) \\
+# p(x) &= \prod_{i=1}^{D} p(x_i \mid x_1, \dots, x_{i-1}) \cr
 # &= \prod_{i=1}^{D} p(x_i \mid x_{<i}) .
 # \end{aligned} \tag{4.1}$$
 #
@@ -116,7 +116,7 @@ notebook.drawing(
 # the data, in nats. How low can it go? Add and subtract $\log p$:
 #
 # $$\begin{aligned}
-# \mathbb E_p[-\log q_\theta(x)] &= \underbrace{\mathbb E_p[-\log p(x)]}_{\text{entropy } H(p)} \\
+# \mathbb E_p[-\log q_\theta(x)] &= \underbrace{\mathbb E_p[-\log p(x)]}_{\text{entropy } H(p)} \cr
 # &\quad + \underbrace{\mathbb E_p \Big[ \log \frac{p(x)}{q_\theta(x)} \Big]}_{D_{\mathrm{KL}}(p \| q_\theta) \, \ge \, 0} .
 # \end{aligned} \tag{4.3}$$
 #
@@ -127,7 +127,7 @@ notebook.drawing(
 # real number, something with several peaks. We use a **mixture of $K$ logistic distributions** {cite}`salimans2017pixelcnn`, whose distribution function is a sum of sigmoids:
 #
 # $$\begin{aligned}
-# F(x) &= \sum_{k=1}^{K} \pi_k \, \sigma(u_k) , \quad u_k = \frac{x - \mu_k}{s_k} , \\
+# F(x) &= \sum_{k=1}^{K} \pi_k \, \sigma(u_k) , \quad u_k = \frac{x - \mu_k}{s_k} , \cr
 # q(x) &= F'(x) = \sum_{k=1}^{K} \frac{\pi_k}{s_k} \, \sigma(u_k) \, \sigma(-u_k) .
 # \end{aligned} \tag{4.4}$$
 #
