@@ -48,7 +48,6 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture as DensityOfCodes
-from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import (
     KNeighborsClassifier,
     KNeighborsRegressor,
@@ -58,6 +57,7 @@ from torch import nn
 
 from course_lib import data, notebook, plot, probability
 from course_lib.data import Batches, Draws
+from course_lib.evaluation import c2st
 from course_lib.models.autoencoder import (
     Autoencoder,
     DenoisingAutoencoder,
@@ -841,17 +841,6 @@ check(
 # **classifier two-sample test** {cite}`lopezpaz2017revisiting`.
 
 # %%
-
-
-def two_sample_accuracy(a, b):
-    images = torch.cat([a, b]).flatten(1).cpu().numpy()
-    labels = np.repeat([0, 1], [len(a), len(b)])
-    order = np.random.default_rng(run.seed).permutation(len(images))
-    return cross_val_score(
-        KNeighborsClassifier(5), images[order], labels[order], cv=5
-    ).mean()
-
-
 generator = torch.Generator().manual_seed(run.seed)
 half = min(len(x_test) // 2, 2000)
 shuffled = x_test[torch.randperm(len(x_test), generator=generator)]
@@ -873,8 +862,14 @@ samples = {
     "one fitted normal": model.decode(one_normal),
     "fitted mixture": model.decode(mixture_codes),
 }
-two_sample = {how: two_sample_accuracy(x, real) for how, x in samples.items()}
-two_sample["real images (the floor)"] = floor = two_sample_accuracy(other_real, real)
+
+
+def accuracy_against_real(images):
+    return c2st(images.flatten(1), real.flatten(1), neighbours=5).accuracy
+
+
+two_sample = {how: accuracy_against_real(x) for how, x in samples.items()}
+two_sample["real images (the floor)"] = floor = accuracy_against_real(other_real)
 for how, accuracy in two_sample.items():
     print(f"{how:24} two-sample accuracy {accuracy:.2f}")
 

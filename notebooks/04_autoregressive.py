@@ -50,7 +50,11 @@ from torch.nn import functional as F
 
 from course_lib import data, notebook, plot, probability
 from course_lib.data import Batches, Draws
-from course_lib.evaluation.metrics import c2st, mode_coverage
+from course_lib.evaluation import (
+    c2st,
+    mode_coverage,
+    precision_recall_density_coverage,
+)
 from course_lib.models.autoregressive import (
     Autoregressive,
     bernoulli,
@@ -927,7 +931,7 @@ def neighbourhoods(x, k=5):
 
 
 def share_within(x, others, radius):
-    return (torch.cdist(x, others) <= radius).any(1).float().mean().item()
+    return (torch.cdist(x, others) < radius).any(1).float().mean().item()
 
 
 def precision_and_recall(samples, real):
@@ -958,6 +962,15 @@ for T, (precision, recall) in at.items():
 for k, (precision, recall) in zip(top_ks, curves["top-k"], strict=True):
     print(f"k = {k:4}: precision {precision:.2f}, recall {recall:.2f}")
 print(f"training images: precision {real[0]:.2f}, recall {real[1]:.2f}")
+
+# %% tags=["nbval-check-output"]
+samples = by_temperature[1.0]
+by_library = precision_recall_density_coverage(samples.flatten(1), digits_test.flatten(1), k=5)  # fmt: skip
+check(
+    "the library's precision and recall agree with the three functions above",
+    abs(by_library.precision - at[1.0][0]) < 0.005
+    and abs(by_library.recall - at[1.0][1]) < 0.005,
+)
 
 # %% tags=["hide-input"]
 figure, (ax,) = plot.subplots(width=5.4, height=3.6)

@@ -98,17 +98,20 @@ def wgan_gp(problem: Problem, run: Run) -> Trained:
 def diffusion(problem: Problem, run: Run) -> Trained:
     """Noise taken away step by step, with a variance-preserving schedule."""
     from course_lib.losses import V
-    from course_lib.schedules import Cosine
+    from course_lib.schedules import Cosine, LinearLogSNR
 
-    return _denoiser(problem, run, schedule=Cosine(), prediction=V)
+    # in the plane modes may be small: every order of magnitude of the noise gets its share of the steps
+    schedule = LinearLogSNR(start=11.0, end=-9.0) if problem.dim < 8 else Cosine()
+    return _denoiser(problem, run, schedule=schedule, prediction=V)
 
 
 def flow_matching(problem: Problem, run: Run) -> Trained:
     """Straight lines between noise and data."""
     from course_lib.losses import VELOCITY
-    from course_lib.schedules import Straight
+    from course_lib.schedules import Straight, power_clock
 
-    return _denoiser(problem, run, schedule=Straight(), prediction=VELOCITY)
+    clock = partial(power_clock, exponent=3.0, low=2e-3) if problem.dim < 8 else power_clock
+    return _denoiser(problem, run, schedule=Straight(), prediction=VELOCITY, clock=clock)
 
 
 FAMILIES: dict[str, Family] = {
@@ -216,13 +219,14 @@ def _played(model: nn.Module, step: Step, parts: dict[str, Any], problem: Proble
     return Trained(sample, passes=1, parameters=_count(model))
 
 
-def _denoiser(problem: Problem, run: Run, *, schedule, prediction) -> Trained:
+def _denoiser(problem: Problem, run: Run, **process: Any) -> Trained:
     from course_lib.models.diffusion import Diffusion
     from course_lib.nn import TimeMLP
 
-    network = TimeMLP(problem.dim, hidden=3 * ((128,) if problem.dim < 8 else (512,)))
-    model = Diffusion(network, (problem.dim,), schedule=schedule, prediction=prediction)
-    model = _minimized(model, problem.points(run), run, lr=2e-3)
+    planar = problem.dim < 8
+    network = TimeMLP(problem.dim, hidden=3 * ((128,) if planar else (512,)), waves=4 if planar else 0)
+    model = Diffusion(network, (problem.dim,), **process)
+    model = _minimized(model, problem.points(run), run, lr=4e-3 if planar else 2e-3)
     steps = 40
 
     def sample(n: int) -> Tensor:
