@@ -65,7 +65,7 @@ class Opened:
         self.page.on("requestfailed", lambda r: self.errors.append(f"failed: {r.url}"))
         self.page.on("response", lambda r: self.errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
         self.page.route("**/*", self._only_this_machine)
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)  # a busy machine takes its time
         self.page.goto(url, wait_until="load")
         self.page.evaluate("window.MathJax?.startup?.promise?.then(() => true)")  # wait until it has typeset the page
 

@@ -31,6 +31,12 @@ def test_a_page_opens_without_an_error_and_without_asking_anybody_else(visit, na
 def test_a_page_fits_a_phone(visit, name):
     page = visit(name, width=390).page
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    out_of_reach = page.eval_on_selector_all(
+        "mjx-container[display=true], article pre",
+        "es => es.filter((e) => e.getClientRects().length && e.getBoundingClientRect().left < 0)"
+        ".map((e) => e.textContent.slice(0, 40))",
+    )
+    assert out_of_reach == []  # what is too wide scrolls, from its beginning
 
 
 @pytest.mark.parametrize("name", PAGES)
