@@ -15,7 +15,8 @@ from torch import nn
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
 from course_lib import probability
-from course_lib.evaluation import blocks, features
+from course_lib.evaluation import blocks, features, frechet
+from course_lib.evaluation.intervals import spread_interval
 from course_lib.evaluation.metrics import (
     PRDC,
     bootstrap,
@@ -128,6 +129,12 @@ def test_the_interval_of_a_share_agrees_with_scipy(right, n):
     for level in (0.8, 0.95):
         low, high = scipy.stats.binomtest(right, n).proportion_ci(level, method="wilson")
         assert share_interval(right, n, level=level) == pytest.approx((right / n, low, high), abs=1e-9)
+
+
+def test_the_interval_of_a_share_stays_within_its_bounds():
+    for n in range(1, 60):
+        assert share_interval(0, n).low == 0 == share_interval(0, n).value
+        assert share_interval(n, n).high == 1 == share_interval(n, n).value
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
@@ -336,6 +343,12 @@ def test_the_bias_of_fid_is_removed_by_extrapolation():
     assert held >= 6
 
 
+def test_the_line_in_one_over_n_is_followed_to_its_end(monkeypatch):
+    monkeypatch.setattr(frechet, "_average_over_subsets", lambda x, y, size: 7 + 3000 / size)
+    x, y = torch.randn(2, 500, 3)
+    assert fid_infinity(x, y) == pytest.approx(7, rel=1e-9)
+
+
 def test_fid_says_what_too_few_samples_do_to_it():
     x, y = torch.randn(2, 20, 64)
     with pytest.warns(UserWarning, match=r"20 samples have a covariance of rank 19 .* in 64 dimensions") as caught:
@@ -344,6 +357,8 @@ def test_fid_says_what_too_few_samples_do_to_it():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert quoted == pytest.approx(fid(y[::2], y[1::2]), rel=0.01) and quoted > 40
+    with pytest.warns(UserWarning, match="3 samples have a covariance of rank 2 .* far too large. Use more"):
+        fid(x, y[:3])  # too few to be cut in two
 
 
 def test_fid_says_which_features_are_dead():
@@ -433,6 +448,11 @@ def test_copies_of_the_means_are_near_but_have_no_spread():
     assert math.isnan(mode_coverage(RING.means[:2] + 1, RING).spread)
 
 
+def test_a_sampler_that_diverged_has_no_histogram_over_modes():
+    result = mode_coverage(torch.full((10, 2), 1e25), RING)
+    assert result.covered == result.near == 0 and math.isnan(result.kl)
+
+
 @pytest.mark.parametrize("std", [0.05, 0.2])
 def test_added_noise_is_seen(std):
     real, good = RING.sample(1000), RING.sample(1000)
@@ -473,6 +493,16 @@ def test_copied_training_data_is_caught_and_new_data_is_not():
     assert (
         c2st(train[:600], held_out).accuracy < 0.55 and precision_recall_density_coverage(train, held_out).recall > 0.9
     )
+
+
+def test_copies_are_told_from_neighbours_whatever_the_origin_of_the_data():
+    train, held_out, new = 1e-3 * torch.randn(3, 300, 2).double()
+    far = torch.tensor([0.0, 1000.0]).double()
+    here, there = memorization(new, train, held_out), memorization(new + far, train + far, held_out + far)
+    assert there == pytest.approx(here, rel=1e-3) and here.copies < 0.03 and 0.7 < here.ratio < 1.4
+    assert memorization(train[:50] + far, train + far, held_out + far) == (0, 1)
+    wide, others = torch.randn(2, 200, 3000)
+    assert memorization(wide[:20], wide, others) == (0, 1)
 
 
 def test_images_far_away_from_the_training_data_have_a_ratio_above_one():
@@ -562,10 +592,6 @@ PAIRED += [median_bandwidth, precision_recall_density_coverage]
     ],
 )
 def test_samples_that_cannot_be_compared_are_refused(metric, x, y, message):
-    if metric in (c2st, c2st_network) and "NaN" in message:
-        metric = lambda x, y, f=metric: f(x, y, folds=2, **({"neighbours": 3} if f is c2st else {}))  # noqa: E731
-    elif metric is c2st:
-        metric = lambda x, y: c2st(x, y, neighbours=1, folds=2)  # noqa: E731
     with pytest.raises(ValueError, match=message):
         metric(x, y)
 
@@ -578,12 +604,21 @@ def test_samples_that_cannot_be_compared_are_refused(metric, x, y, message):
         (lambda: precision_recall_density_coverage(X, X, k=0), "k must be at least 1, got 0"),
         (lambda: mmd(X * 0, X * 0), "at least half of all pairs coincide"),
         (lambda: mmd(X, X, bandwidth=0.0), "bandwidth must be positive, got 0.0"),
-        (lambda: wasserstein(X, X[:5]), "one size and p >= 1, got 10 and 5 rows"),
+        (lambda: wasserstein(X, X[:5]), "one size and a finite p >= 1, got 10 and 5 rows"),
         (lambda: wasserstein(X, X, p=0.5), "p 0.5"),
+        (lambda: wasserstein(X, X, p=math.inf), "p inf"),
+        (lambda: sliced_wasserstein(X, X, p=0.5), "p 0.5"),
+        (lambda: sliced_wasserstein(X, X, p=math.inf), "p inf"),
         (lambda: sliced_wasserstein(X, X, projections=0), "projections 0"),
         (lambda: fid_infinity(X, X, points=1), "got 1 points"),
         (lambda: fid_infinity(X, X, smallest=0.1), r"larger than the 2 features, .* from 1 to 10"),
         (lambda: frechet_distance(X[0], torch.eye(3), X[0], torch.eye(2)), r"got \(2,\), \(3, 3\), \(2,\), \(2, 2\)"),
+        (lambda: frechet_distance(X[0, 0], torch.eye(1), X[0, :1], torch.eye(1)), r"got \(\), \(1, 1\), \(1,\)"),
+        (lambda: frechet_distance(BAD[1], torch.eye(2), BAD[0], torch.eye(2)), "mu_1 holds NaN or infinity"),
+        (
+            lambda: frechet_distance(BAD[0], math.inf * torch.ones(2, 2), BAD[0], BAD),
+            "cov_1 and cov_2 hold NaN or infinity",
+        ),
         (lambda: c2st(X, X, neighbours=99), "99 neighbours cannot be found"),
         (lambda: c2st(X, X, neighbours=1, folds=11), "folds must lie between 2 and the 10 rows"),
         (lambda: inception_score(torch.zeros(3)), r"logits of shape \(N, D\)"),
@@ -597,7 +632,12 @@ def test_samples_that_cannot_be_compared_are_refused(metric, x, y, message):
         (lambda: share_interval(5, 4), "right 5 of n 4"),
         (lambda: bootstrap(fid, X, X[:3]), r"got \[10, 3\] rows"),
         (lambda: bootstrap(fid, X, X, resamples=1), "1 resamples"),
+        (lambda: bootstrap(fid, X, X, resamples=2, level=1.0), "level must lie between 0 and 1, got 1.0"),
+        (lambda: mean_interval(X[:, 0], level=-0.5), "got -0.5"),
+        (lambda: share_interval(1, 2, level=95), "got 95"),
+        (lambda: spread_interval(0.0, [1.0]), "1 draw is unknown"),
         (lambda: real_floor(fid, X[:3]), "got 3 rows"),
+        (lambda: real_floor(fid, X, splits=1), "1 splits"),
         (lambda: mode_coverage(torch.zeros(5, 3), RING), r"shape \(N, 2\) .*, got \(5, 3\)"),
         (lambda: features.train_classifier((torch.zeros(8, 1, 8, 8), None)), "each of 8 images, got none"),
         (lambda: features.train_classifier((torch.zeros(8, 1, 8, 8), torch.zeros(7).long())), r"got shape \(7,\)"),
