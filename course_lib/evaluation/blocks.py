@@ -80,4 +80,10 @@ def kth_neighbour(x: Tensor, y: Tensor, *, k: int) -> Tensor:
     """
     if not 1 <= k <= len(y):
         raise ValueError(f"there is no neighbour number {k} among {len(y)} points")
-    return torch.cat([block.kthvalue(k, dim=1).values for block in squared_distances(x, y)]).sqrt()
+    nearest = torch.empty(len(x), dtype=torch.float64, device=x.device)
+    start = 0
+    for block in squared_distances(x, y):
+        # written in place: small results that live on between large blocks would keep the heap from shrinking
+        nearest[start : start + len(block)] = block.topk(k, dim=1, largest=False).values[:, -1]
+        start += len(block)
+    return nearest.sqrt()

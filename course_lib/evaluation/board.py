@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from course_lib.data import IMAGES, LabelledImages
+from course_lib.evaluation.families import from_sampler
 from course_lib.evaluation.features import in_batches, train_classifier
 from course_lib.evaluation.harness import Metrics, floors, image_metrics, point_metrics, with_intervals
 from course_lib.evaluation.intervals import Interval
@@ -89,8 +90,8 @@ def leaderboard(
 ) -> list[Row]:
     r"""Train and judge every family with every seed, and write the table as ``DATA.csv`` and ``DATA.md``.
 
-    What was done before, with the same budget, is loaded; what failed before is tried again. Every training runs on
-    one thread.
+    What was done before, with the same budget, is loaded; what failed before is tried again. So is a sampler that needs
+    no training here (:func:`~course_lib.evaluation.families.from_sampler`): it may have changed since.
 
     Args:
         entries: Families by name, such as :data:`~course_lib.evaluation.families.FAMILIES`.
@@ -98,7 +99,8 @@ def leaderboard(
         out: Folder for the tables, and for what is needed to go on: results, checkpoints, the feature network.
         seeds: Seeds of the runs.
         budget: The same for every run; :func:`budget_for` when omitted.
-        jobs: Processes that share the runs. With more than one, entries must be functions of a module.
+        jobs: Processes that share the runs. With more than one, each has one thread, and entries must be functions of
+            a module.
         made_by: The command, to be written under the table.
 
     Returns:
@@ -152,7 +154,8 @@ class _Bench:
 
 
 def _bench(data: str, n: int, out: Path) -> _Bench:
-    return _bench_of(data, n, out / f"features-{data}.pt" if data in IMAGES else None)
+    # images for the floor are kept from the feature network, and how many these are depends on n
+    return _bench_of(data, n, out / f"features-{data}-{n}.pt" if data in IMAGES else None)
 
 
 @lru_cache(maxsize=1)
@@ -172,8 +175,9 @@ def _bench_of_points(chosen: Problem, n: int) -> _Bench:
 
 def _bench_of_images(chosen: Problem, n: int, path: Path) -> _Bench:
     """Real images are test images; others, for the floor, are training images that the feature network never saw."""
-    if not 4 <= n <= min(len(chosen.test.x), len(chosen.train.x) // 2):
-        raise ValueError(f"{chosen.name} has {len(chosen.test.x)} test images: models cannot be judged by {n}")
+    most = min(len(chosen.test.x), len(chosen.train.x) // 2)
+    if not 4 <= n <= most:
+        raise ValueError(f"models of {chosen.name} can be judged by 4 to {most} samples, not by {n}")
     order, chosen_test = torch.randperm(len(chosen.train.x)), torch.randperm(len(chosen.test.x))[:n]
     real = LabelledImages(*(t[chosen_test] for t in chosen.test))
     other, rest = (LabelledImages(*(t[i] for t in chosen.train)) for i in (order[:n], order[n:]))
@@ -221,7 +225,7 @@ def _done(task: tuple) -> dict:
     name, family, data, seed, budget, out = task
     path = out / "runs" / f"{data}-{name}-{seed}.json"
     key = {"data": data, "steps": budget.steps, "batch_size": budget.batch_size, "samples": budget.samples}
-    if path.is_file():
+    if path.is_file() and getattr(family, "func", None) is not from_sampler:
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["budget"] == key and not result["error"]:
             return result
@@ -244,10 +248,11 @@ def _judged(family: Family, data: str, seed: int, budget: Budget, out: Path, nam
     torch.manual_seed(seed)
     trained = family(chosen, run)
     torch.manual_seed(1_000_000 + seed)
-    samples = trained.sample(budget.samples)
+    samples = torch.as_tensor(trained.sample(budget.samples)).detach()
     if samples.shape != bench.real.shape:
         raise ValueError(f"expected samples of shape {tuple(bench.real.shape)}, got {tuple(samples.shape)}")
-    h = bench.features(samples.detach().to(bench.real))
+    samples = samples.to(bench.real)
+    h = bench.features(samples)
     figures = with_intervals(bench.metrics, h, bench.real_features) | bench.more(samples, h)
     if trained.log_prob is not None:
         likelihood = held_out_likelihood(trained.log_prob, bench.real)
@@ -317,7 +322,7 @@ def _write_markdown(path: Path, rows: list[Row], data: str, seeds: list[int], bu
             elif row.errors:
                 lines.append(f"| {row.name} | failed" + " |" * len(part))
         lines.append("")
-    lines += [f"- {row.name}, {error}" for row in rows for error in row.errors] or []
+    lines += [f"- {row.name}, {error}" for row in rows for error in row.errors]
     if made_by:
         lines += ["", f"Made by `{made_by}`."]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_lib.evaluation.checks import require_pair
-from course_lib.evaluation.intervals import share_interval
+from course_lib.evaluation.intervals import share_interval, shuffled
 from course_lib.nn import MLP
 from course_lib.train import fit, minimize
 
@@ -74,6 +74,7 @@ def c2st(
         >>> c2st(torch.randn(500, 2), torch.randn(500, 2) + 10.0).accuracy
         1.0
     """
+    require_pair(x=x, y=y)
     smaller = min(len(x), len(y))
     if not 1 <= neighbours <= 2 * (smaller - math.ceil(smaller / max(folds, 2))):
         raise ValueError(
@@ -125,6 +126,7 @@ def c2st_network(
         >>> c2st_network(x, y + 10.0, steps=100, folds=2, generator=g).accuracy
         1.0
     """
+    require_pair(x=x, y=y)
 
     def train_and_predict(points: Tensor, labels: Tensor, held_out: Tensor) -> Tensor:
         mean, std = points.mean(0), points.std(0).clamp(min=1e-6)
@@ -152,12 +154,10 @@ def c2st_network(
 def _cross_validated(
     classify: Classifier, x: Tensor, y: Tensor, *, folds: int, generator: torch.Generator | None
 ) -> C2ST:
-    require_pair(x=x, y=y)
     n = min(len(x), len(y))
     if not 2 <= folds <= n:
         raise ValueError(f"folds must lie between 2 and the {n} rows of the smaller sample, got {folds}")
-    order = [torch.randperm(len(sample), generator=generator)[:n].to(sample.device) for sample in (x, y)]
-    points = torch.cat([x[order[0]], y[order[1]].to(x.dtype)])  # (2n, D)
+    points = torch.cat([shuffled(z, generator=generator)[:n].to(x.dtype) for z in (x, y)])  # (2n, D)
     labels = torch.arange(2, device=x.device).repeat_interleave(n)
     fold = torch.arange(2 * n, device=x.device) % n % folds  # every fold has as many of each
     right = 0

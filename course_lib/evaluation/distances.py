@@ -10,6 +10,8 @@ projecting on many directions. The Kolmogorov-Smirnov distance is the largest ga
 
 from __future__ import annotations
 
+import math
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -67,13 +69,13 @@ def wasserstein(x: Tensor, y: Tensor, *, p: float = 2) -> float:
     Args:
         x: Samples, shape (N, D).
         y: Samples, shape (N, D).
-        p: The order, at least 1.
+        p: The order, at least 1 and finite.
 
     Returns:
         The distance, in the units of the data.
 
     Raises:
-        ValueError: If the samples cannot be compared or differ in number, or ``p`` is less than 1.
+        ValueError: If the samples cannot be compared or differ in number, or ``p`` is less than 1 or infinite.
 
     Reference:
         Peyré and Cuturi, *Computational Optimal Transport* (2019), section 2.2.
@@ -84,8 +86,8 @@ def wasserstein(x: Tensor, y: Tensor, *, p: float = 2) -> float:
         5.0
     """
     require_pair(x=x, y=y)
-    if len(x) != len(y) or not p >= 1:
-        raise ValueError(f"expected samples of one size and p >= 1, got {len(x)} and {len(y)} rows and p {p}")
+    if len(x) != len(y) or not 1 <= p < math.inf:
+        raise ValueError(f"expected samples of one size and a finite p >= 1, got {len(x)} and {len(y)} rows and p {p}")
     cost = torch.cat(list(squared_distances(x, y))) ** (p / 2)  # (N, N)
     i, j = linear_sum_assignment(cost.cpu().numpy())
     return cost[i, j].mean().item() ** (1 / p)
@@ -104,7 +106,7 @@ def sliced_wasserstein(
         x: Samples, shape (N, D).
         y: Samples, shape (M, D); N and M may differ.
         projections: Number of random directions.
-        p: The order, at least 1.
+        p: The order, at least 1 and finite.
         generator: Source of the directions; the global random state when omitted.
 
     Returns:
@@ -112,7 +114,8 @@ def sliced_wasserstein(
         :func:`~course_lib.evaluation.intervals.real_floor`.
 
     Raises:
-        ValueError: If the samples cannot be compared, ``p`` is less than 1, or ``projections`` less than 1.
+        ValueError: If the samples cannot be compared, ``p`` is less than 1 or infinite, or ``projections`` less
+            than 1.
 
     Reference:
         Bonneel, Rabin, Peyre and Pfister, *Sliced and Radon Wasserstein Barycenters of Measures* (2015), section 3.
@@ -124,8 +127,8 @@ def sliced_wasserstein(
         True
     """
     require_pair(x=x, y=y)
-    if not p >= 1 or projections < 1:
-        raise ValueError(f"p and projections must be at least 1, got p {p} and projections {projections}")
+    if not 1 <= p < math.inf or projections < 1:
+        raise ValueError(f"p and projections must be at least 1, and p finite, got p {p} and projections {projections}")
     directions = torch.randn(x.shape[1], projections, generator=generator, dtype=x.dtype).to(x.device)
     directions = torch.nn.functional.normalize(directions, dim=0)
     i, j, weight = _coupling(len(x), len(y), device=x.device)

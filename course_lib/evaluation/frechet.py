@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from course_lib.evaluation.checks import require_pair
+from course_lib.evaluation.intervals import shuffled
 
 __all__ = ["fid", "fid_infinity", "frechet_distance"]
 
@@ -35,7 +36,7 @@ def frechet_distance(mu_1: Tensor, cov_1: Tensor, mu_2: Tensor, cov_2: Tensor) -
         The squared distance, in the squared units of the data.
 
     Raises:
-        ValueError: If the shapes do not belong together.
+        ValueError: If the shapes do not belong together, or a moment holds NaN or infinity.
 
     Reference:
         Dowson and Landau, *The Fréchet distance between multivariate normal distributions* (1982), equation (4).
@@ -44,11 +45,14 @@ def frechet_distance(mu_1: Tensor, cov_1: Tensor, mu_2: Tensor, cov_2: Tensor) -
         >>> frechet_distance(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 0.0]), 4 * torch.eye(2))  # 9 + 1 + 1
         11.0
     """
-    shapes = [tuple(t.shape) for t in (mu_1, cov_1, mu_2, cov_2)]
-    dim = len(mu_1)
+    moments = {"mu_1": mu_1, "cov_1": cov_1, "mu_2": mu_2, "cov_2": cov_2}
+    shapes = [tuple(t.shape) for t in moments.values()]
+    dim = mu_1.numel()
     if shapes != [(dim,), (dim, dim), (dim,), (dim, dim)]:
         raise ValueError(f"expected means (D,) and covariances (D, D) of one D, got {', '.join(map(str, shapes))}")
-    mu_1, cov_1, mu_2, cov_2 = (t.double() for t in (mu_1, cov_1, mu_2, cov_2))
+    if broken := [name for name, t in moments.items() if not t.isfinite().all()]:
+        raise ValueError(f"{' and '.join(broken)} hold{'s' * (len(broken) == 1)} NaN or infinity")
+    mu_1, cov_1, mu_2, cov_2 = (t.double() for t in moments.values())
     factor, failed = torch.linalg.cholesky_ex(cov_1)
     if failed:  # a singular covariance, as of fewer samples than features
         values, vectors = torch.linalg.eigh(cov_1)
@@ -90,11 +94,14 @@ def fid(fake: Tensor, real: Tensor) -> float:
     """
     require_pair(fake=fake, real=real)
     n, dim = min(len(fake), len(real)), fake.shape[1]
-    if n <= dim and len(real) >= 4:
-        halves = _distance(real[::2], real[1::2])
+    if n <= dim:
+        apart = "."
+        if len(real) >= 4:
+            halves = _distance(real[::2], real[1::2])
+            apart = f": two halves of real, {len(real) // 2} each, are already {halves:.3g} apart."
         warnings.warn(
-            f"{n} samples have a covariance of rank {n - 1} at most in {dim} dimensions, so FID is far too large: "
-            f"two halves of real, {len(real) // 2} each, are already {halves:.3g} apart. Use more samples, or KID.",
+            f"{n} samples have a covariance of rank {n - 1} at most in {dim} dimensions, so FID is far too large"
+            f"{apart} Use more samples, or KID.",
             stacklevel=2,
         )
     constant = ((fake == fake[0]).all(0) & (real == fake[0]).all(0)).sum().item()
@@ -144,14 +151,14 @@ def fid_infinity(
             f"expected at least 2 points and subsets larger than the {fake.shape[1]} features, "
             f"got {points} points and subsets from {smallest * n:.0f} to {n} samples"
         )
-    x, y = (z[torch.randperm(len(z), generator=generator)[:n].to(z.device)] for z in (fake, real))
+    x, y = (shuffled(z, generator=generator)[:n] for z in (fake, real))
     inverse_sizes = torch.linspace(1 / n, 1 / (smallest * n), points, dtype=torch.float64)
     sizes = [round(1 / inverse) for inverse in inverse_sizes.tolist()]
-    distances = [_average_over_subsets(x, y, size) for size in sizes]
-    columns = torch.stack([torch.ones(points), 1 / torch.tensor(sizes)], dim=1).double()  # (points, 2)
-    weights = torch.tensor([n // size for size in sizes]).double().sqrt()[:, None]  # an average of k counts k times
-    line = torch.linalg.lstsq(weights * columns, weights * torch.tensor(distances).double()[:, None]).solution
-    return line[0].item()
+    distances = torch.tensor([_average_over_subsets(x, y, size) for size in sizes], dtype=torch.float64)
+    sizes = torch.tensor(sizes, dtype=torch.float64)
+    columns = torch.stack([torch.ones_like(sizes), 1 / sizes], dim=1)  # (points, 2)
+    # small subsets vary more, but there are more of them to average: all points of the line count the same
+    return torch.linalg.lstsq(columns, distances[:, None]).solution[0].item()
 
 
 def _average_over_subsets(x: Tensor, y: Tensor, size: int) -> float:

@@ -18,7 +18,7 @@ from course_lib.evaluation.classifier_tests import c2st
 from course_lib.evaluation.distances import ks_per_dim, sliced_wasserstein
 from course_lib.evaluation.features import Classifier
 from course_lib.evaluation.frechet import fid
-from course_lib.evaluation.intervals import Interval, half_samples, random_splits, spread_interval
+from course_lib.evaluation.intervals import Interval, half_samples, random_splits, shuffled, spread_interval
 from course_lib.evaluation.kernels import kid, median_bandwidth, mmd
 from course_lib.evaluation.labels import inception_score
 from course_lib.evaluation.modes import mode_coverage
@@ -108,30 +108,33 @@ def evaluate(
         source: A model with ``sample``, or its samples, shape (N, D).
         real: Real samples that the model was not trained on, shape (M, D). Of images give features, and of the
             samples too: :mod:`course_lib.evaluation.features`.
-        other: Real samples for the floor, shape (M, D). When omitted, ``real`` is cut in two.
+        other: Real samples for the floor, shape (M, D). When omitted, ``real`` is cut in two, at random. The longer
+            samples are cut at random to the length of the shortest.
         metrics: Metrics by name; :func:`point_metrics` when omitted.
         resamples: Number of halves for the intervals.
         splits: Number of splits for the floor.
-        generator: Source of halves and splits; the global random state when omitted.
+        generator: Source of cuts, halves and splits; the global random state when omitted.
 
     Returns:
         Figures by name. A metric that gives several figures adds all, by their own names.
 
     Raises:
-        ValueError: If the samples cannot be compared.
+        ValueError: If the samples cannot be compared, or there are fewer than 2 ``resamples`` or ``splits``.
 
     Example:
         >>> from course_lib.probability import ring
-        >>> row = evaluate(ring(), ring().sample(400), resamples=4, splits=4)
-        >>> row["C2ST"].low < 0.5 < row["C2ST"].high, sorted(row)[:3]
+        >>> row = evaluate(ring(), ring().sample(1000), resamples=4, splits=4)
+        >>> 0.4 < row["C2ST"].value < 0.6, sorted(row)[:3]
         (True, ['C2ST', 'KS', 'MMD²'])
     """
+    if min(resamples, splits) < 2:
+        raise ValueError(f"expected at least 2 resamples and 2 splits, got {resamples} and {splits}")
     if other is None:
-        real, other = real[: len(real) // 2], real[len(real) // 2 : len(real) // 2 * 2]
-    n = min(len(real), len(other))
-    fake = source[:n] if isinstance(source, Tensor) else source.sample(n)
+        real, other = next(random_splits(real, splits=1, generator=generator))
+    fake = source if isinstance(source, Tensor) else source.sample(min(len(real), len(other)))
     require_pair(fake=fake, real=real, other=other)
-    real, other = real[: len(fake)], other[: len(fake)]  # figures depend on the sizes, so all have the same
+    n = min(len(fake), len(real), len(other))  # figures depend on the sizes, so all have the same
+    fake, real, other = (shuffled(x, generator=generator)[:n] for x in (fake, real, other))
     metrics = point_metrics(real) if metrics is None else metrics
     figures = with_intervals(metrics, fake, real, resamples=resamples, generator=generator)
     floor = floors(metrics, real, other, splits=splits, generator=generator)

@@ -28,6 +28,7 @@ __all__ = [
     "random_splits",
     "real_floor",
     "share_interval",
+    "shuffled",
     "spread_interval",
 ]
 
@@ -80,10 +81,10 @@ def bootstrap(
         >>> low < 0 < high, abs((high - low) / 2 - 1.96 / 1000**0.5) < 0.01
         (True, True)
     """
-    if not samples or min(len(x) for x in samples) < 4 or resamples < 2 or not 0 < level < 1:
+    if not samples or min(len(x) for x in samples) < 4 or resamples < 2:
         raise ValueError(
-            f"expected samples of at least 4 rows, at least 2 resamples and a level between 0 and 1, "
-            f"got {[len(x) for x in samples]} rows, {resamples} resamples and level {level}"
+            f"expected samples of at least 4 rows and at least 2 resamples, "
+            f"got {[len(x) for x in samples]} rows and {resamples} resamples"
         )
     values = [metric(*halves) for halves in half_samples(*samples, resamples=resamples, generator=generator)]
     return spread_interval(metric(*samples), values, level=level)
@@ -107,7 +108,7 @@ def half_samples(
         [(torch.Size([2, 2]), torch.Size([4, 3]))]
     """
     for _ in range(resamples):
-        yield tuple(_shuffled(x, generator)[: len(x) // 2] for x in samples)
+        yield tuple(shuffled(x, generator=generator)[: len(x) // 2] for x in samples)
 
 
 def real_floor(
@@ -143,11 +144,8 @@ def real_floor(
         True
     """
     n = len(real) // 2
-    if n < 2 or splits < 2 or not 0 < level < 1:
-        raise ValueError(
-            f"expected at least 4 rows, at least 2 splits and a level between 0 and 1, "
-            f"got {len(real)} rows, {splits} splits and level {level}"
-        )
+    if n < 2 or splits < 2:
+        raise ValueError(f"expected at least 4 rows and at least 2 splits, got {len(real)} rows and {splits} splits")
     values = [metric(*halves) for halves in random_splits(real, splits=splits, generator=generator)]
     return spread_interval(sum(values) / splits, values, level=level)
 
@@ -171,8 +169,8 @@ def random_splits(
     """
     n = len(real) // 2
     for _ in range(splits):
-        shuffled = _shuffled(real, generator)
-        yield shuffled[:n], shuffled[n : 2 * n]
+        mixed = shuffled(real, generator=generator)
+        yield mixed[:n], mixed[n : 2 * n]
 
 
 def mean_interval(values: Tensor, *, level: float = 0.95) -> Interval:
@@ -188,7 +186,7 @@ def mean_interval(values: Tensor, *, level: float = 0.95) -> Interval:
         The mean and the bounds.
 
     Raises:
-        ValueError: If there are fewer than 2 values, or they are not of shape (N,).
+        ValueError: If there are fewer than 2 values, they are not of shape (N,), or ``level`` is outside (0, 1).
 
     Example:
         >>> mean_interval(torch.tensor([1.0, 1.0, 1.0]))
@@ -215,7 +213,7 @@ def share_interval(right: float, n: float, *, level: float = 0.95) -> Interval:
         The share and the bounds.
 
     Raises:
-        ValueError: If ``right`` lies outside 0 to n, or n is less than 1.
+        ValueError: If ``right`` lies outside 0 to n, n is less than 1, or ``level`` is outside (0, 1).
 
     Reference:
         Wilson, *Probable Inference, the Law of Succession, and Statistical Inference* (1927).
@@ -230,7 +228,8 @@ def share_interval(right: float, n: float, *, level: float = 0.95) -> Interval:
     z, share = _z(level), right / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Interval(share, centre - half, centre + half)
+    # the bounds of 0 and of n are 0 and 1 but for rounding
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def spread_interval(value: float, draws: Sequence[float], *, level: float = 0.95) -> Interval:
@@ -246,18 +245,38 @@ def spread_interval(value: float, draws: Sequence[float], *, level: float = 0.95
     Returns:
         The figure and the bounds.
 
+    Raises:
+        ValueError: If there are fewer than 2 draws, or ``level`` is outside (0, 1).
+
     Example:
         >>> value, low, high = spread_interval(10.0, [1.0, 2.0, 3.0])
         >>> value, round(low, 2), round(high, 2)
         (10.0, 8.04, 11.96)
     """
+    if len(draws) < 2:
+        raise ValueError(f"the spread of {len(draws)} draw{'s' * (len(draws) != 1)} is unknown: at least 2 are needed")
     half = _z(level) * torch.tensor(draws, dtype=torch.float64).std().item()
     return Interval(value, value - half, value + half)
 
 
-def _shuffled(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def shuffled(x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """The rows of a sample in random order.
+
+    Args:
+        x: Shape (N, ...).
+        generator: Source of the order; the global random state when omitted.
+
+    Returns:
+        Shape (N, ...).
+
+    Example:
+        >>> shuffled(torch.tensor([3, 1, 2])).sort().values
+        tensor([1, 2, 3])
+    """
     return x[torch.randperm(len(x), generator=generator).to(x.device)]
 
 
 def _z(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
     return NormalDist().inv_cdf((1 + level) / 2)

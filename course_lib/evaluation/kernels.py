@@ -139,7 +139,7 @@ def kid(fake: Tensor, real: Tensor) -> float:
         ValueError: If the samples cannot be compared.
 
     Reference:
-        Binkowski, Sutherland, Arbel and Gretton, *Demystifying MMD GANs* (2018), section 4.
+        Bińkowski, Sutherland, Arbel and Gretton, *Demystifying MMD GANs* (2018), section 4.
 
     Example:
         >>> x = torch.randn(1000, 16)

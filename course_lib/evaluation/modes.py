@@ -42,7 +42,7 @@ def mode_coverage(samples: Tensor, mixture: GaussianMixture, *, stds: float = 3.
     - ``covered``: the number of modes with at least ``least`` times as many near samples as their weight asks for. One
       stray sample does not cover a mode, and a uniform circle does not cover a ring.
     - ``kl``: :math:`\sum_k h_k \log (h_k / \pi_k)` in nats, with :math:`h_k` the mean responsibility of mode k. Half of
-      the modes missing gives log 2.
+      the modes missing gives log 2. NaN when a sample is so far away that its density under every mode is 0.
     - ``spread``: the standard deviation of near samples about the mean of those in the same mode, in units of the
       mode's own, corrected for the cut at ``stds``: 1 for the true density, 0 for copies of a few points. NaN when
       there are too few near samples. The cut hides what is wider than itself: a flat disc of radius 3 gives 1.54.
@@ -82,7 +82,7 @@ def mode_coverage(samples: Tensor, mixture: GaussianMixture, *, stds: float = 3.
         covered=int((counts >= torch.clamp(least * len(samples) * p.weights, min=1)).sum()),
         modes=len(p.means),
         near=near.double().mean().item(),
-        kl=max(0.0, kl.item()),
+        kl=kl.clamp(min=0).item(),  # NaN stays NaN
         spread=_spread(offsets[near, mode[near]], mode[near], counts, stds=stds),
     )
 

@@ -76,19 +76,21 @@ def precision_recall_density_coverage(fake: Tensor, real: Tensor, *, k: int = 5)
         raise ValueError(f"k must be at least 1, got {k}")
     require_pair(k + 1, fake=fake, real=real)
     fake_radii, real_radii = (kth_neighbour(z, z, k=k + 1).square() for z in (fake, real))
-    found, covered, balls = [], [], torch.zeros(len(fake), dtype=torch.long, device=fake.device)
+    balls = torch.zeros(len(fake), dtype=torch.long, device=fake.device)  # that hold each fake point
+    covered, found = torch.zeros(2, len(real), dtype=torch.bool, device=fake.device)
     start = 0
     for block in squared_distances(real, fake):  # (some real, all fake)
-        inside = block < real_radii[start : start + len(block), None]
+        rows = slice(start, start + len(block))
+        inside = block < real_radii[rows, None]
         balls += inside.sum(0)
-        covered.append(inside.any(1))
-        found.append((block < fake_radii).any(1))
+        covered[rows] = inside.any(1)
+        found[rows] = (block < fake_radii).any(1)
         start += len(block)
     return PRDC(
         precision=(balls > 0).double().mean().item(),
-        recall=torch.cat(found).double().mean().item(),
+        recall=found.double().mean().item(),
         density=balls.double().mean().item() / k,
-        coverage=torch.cat(covered).double().mean().item(),
+        coverage=covered.double().mean().item(),
     )
 
 
@@ -133,7 +135,8 @@ def memorization(samples: Tensor, train: Tensor, held_out: Tensor, *, quantile: 
         raise ValueError(f"quantile must lie between 0 and 1, got {quantile}")
     to_samples, to_held_out = (kth_neighbour(z, train, k=1) for z in (samples, held_out))
     # a difference of large numbers leaves about 1e-8 of their size where 0 would be right
-    to_samples, to_held_out = (d.where(d > 1e-7 * train.double().std(), 0) for d in (to_samples, to_held_out))
+    size = train.double().std(0).norm()
+    to_samples, to_held_out = (d.where(d > 1e-7 * size, 0) for d in (to_samples, to_held_out))
     median = to_held_out.median()
     if median == 0:
         raise ValueError("at least half of the held-out points are in the training data: they were not held out")

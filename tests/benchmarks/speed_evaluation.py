@@ -58,7 +58,7 @@ def fid_speed(dim: int = 512, samples: int = 5000) -> None:
 
 
 def memory(n: int = 50_000, dim: int = 64) -> None:
-    """Run every pairwise figure and report the peak of the whole process."""
+    """Run every pairwise figure, report the peak of the whole process, and stop where it misses the target."""
     x, y, z = torch.randn(3, n, dim)
     figures = {
         "mmd": lambda: mmd(x, y),
@@ -72,6 +72,8 @@ def memory(n: int = 50_000, dim: int = 64) -> None:
         value = figure()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
         print(f"{n} x {n} x {dim} {name}: {time.perf_counter() - start:.0f} s, peak {peak:.2f} GB, {value}", flush=True)
+        if peak >= 2:
+            sys.exit(f"the target of 2 GB is missed: {name} took {peak:.2f} GB")
 
 
 if __name__ == "__main__":
