@@ -393,8 +393,13 @@ difference = (histogram(samples) - mass) * n / (n * mass + 1).sqrt()
 for ax, values, title, style in (
     (axes[0], mass, "density, by cell", {"cmap": "Blues"}),
     (axes[1], histogram(samples), "histogram of samples", {"cmap": "Blues"}),
-    (axes[2], difference, "difference / its noise", {"cmap": "RdBu", "vmin": -4, "vmax": 4}),
-):  # fmt: skip
+    (
+        axes[2],
+        difference,
+        "difference / its noise",
+        {"cmap": "RdBu", "vmin": -4, "vmax": 4},
+    ),
+):
     ax.imshow(values.numpy(), origin="lower", extent=extent, **style)
     ax.set_title(title)
     ax.set_xlabel("$x_1$")
@@ -480,8 +485,10 @@ told_apart = {
     for name, x in wrong.items()
 }
 for name in samplers:
-    print(f"{name:16} told from the density {100 * told_apart[name]:3.0f} % of the time, "
-          f"spread within modes {spread[name] / spread_of_density:.2f} of the density's")  # fmt: skip
+    print(
+        f"{name:16} told from the density {100 * told_apart[name]:3.0f} % of the time, "
+        f"spread within modes {spread[name] / spread_of_density:.2f} of the density's"
+    )
 
 # %% tags=["hide-input"]
 figure, axes = plot.subplots(1, 4, height=2.3)
@@ -635,7 +642,11 @@ check(
     blind["one masked stack"] > 0 and blind["two stacks"] == 0,
     f"{blind['one masked stack']} and {blind['two stacks']} pixels",
 )
-reach = [int(row - seen.any(1).nonzero().min()) for (how, _), seen in views.items() if how == "two stacks"]  # fmt: skip
+reach = [
+    int(row - seen.any(1).nonzero().min())
+    for (how, _), seen in views.items()
+    if how == "two stacks"
+]
 check(
     "the receptive field of two stacks grows by one row with each layer",
     reach == [min(depth + 1, row) for depth in depths],
@@ -669,7 +680,13 @@ def pixel_cnn(shape, distribution, **options):
 # %%
 torch.manual_seed(run.seed)
 made = binary_made(pixels, hidden=run.pick(quick=[128], full=[784])).to(run.device)
-train_images(made, x_train.flatten(1), made_steps, lr=run.pick(quick=5e-3, full=2e-3), batch_size=64)  # fmt: skip
+train_images(
+    made,
+    x_train.flatten(1),
+    made_steps,
+    lr=run.pick(quick=5e-3, full=2e-3),
+    batch_size=64,
+)
 
 # %%
 model = pixel_cnn(
@@ -697,13 +714,22 @@ with torch.no_grad():
     }
     on_training_data = model.log_prob(x_train[:1000]).mean().item()
 nats = {who: -log_prob.mean().item() for who, log_prob in log_probs.items()}
-bits = {who: bits_per_dim(torch.tensor(-v), dims=pixels).item() for who, v in nats.items()}  # fmt: skip
+bits = {
+    who: bits_per_dim(torch.tensor(-v), dims=pixels).item() for who, v in nats.items()
+}
 weights = {"independent pixels": pixels}
-weights |= {who: sum(p.numel() for p in m.parameters()) for who, m in (("MADE", made), ("PixelCNN", model))}  # fmt: skip
+weights |= {
+    who: sum(p.numel() for p in m.parameters())
+    for who, m in (("MADE", made), ("PixelCNN", model))
+}
 for who in nats:
-    print(f"{who:18} {nats[who]:6.1f} nats = {bits[who]:.3f} bits/dim, {weights[who]:,} weights")  # fmt: skip
+    print(
+        f"{who:18} {nats[who]:6.1f} nats = {bits[who]:.3f} bits/dim, {weights[who]:,} weights"
+    )
 print(f"PixelCNN on training images: {-on_training_data:.1f} nats")
-print(f"PixelCNN saw {16 * steps:,} images in training, {16 * steps / len(x_train):.1f} epochs")  # fmt: skip
+print(
+    f"PixelCNN saw {16 * steps:,} images in training, {16 * steps / len(x_train):.1f} epochs"
+)
 
 # %% tags=["nbval-check-output"]
 check(
@@ -723,7 +749,12 @@ check(
 # $784 \ln 2$:
 
 # %%
-published = {"NADE": 88.33, "MADE, 32 orders": 86.64, "PixelCNN": 81.30, "PixelRNN": 79.20}  # fmt: skip
+published = {
+    "NADE": 88.33,
+    "MADE, 32 orders": 86.64,
+    "PixelCNN": 81.30,
+    "PixelRNN": 79.20,
+}
 for who, value in published.items():
     value_bits = bits_per_dim(torch.tensor(-value), dims=784).item()
     print(f"{who:16} {value:.2f} nats = {value_bits:.4f} bits/dim (published)")
@@ -921,8 +952,10 @@ Explorer(
 # %%
 digits_train = data.images("digits").x.to(run.device)
 digits_test = data.images("digits", split="test").x.to(run.device)
-grey_model = pixel_cnn((1, 8, 8), LogisticLevels(17, components=5), channels=16, layers=3, kernel_size=5)  # fmt: skip
-train_images(grey_model, digits_train, 400, lr=1e-2, batch_size=32, clip=100.0)  # fmt: skip
+grey_model = pixel_cnn(
+    (1, 8, 8), LogisticLevels(17, components=5), channels=16, layers=3, kernel_size=5
+)
+train_images(grey_model, digits_train, 400, lr=1e-2, batch_size=32, clip=100.0)
 
 
 def neighbourhoods(x, k=5):
@@ -965,7 +998,9 @@ print(f"training images: precision {real[0]:.2f}, recall {real[1]:.2f}")
 
 # %% tags=["nbval-check-output"]
 samples = by_temperature[1.0]
-by_library = precision_recall_density_coverage(samples.flatten(1), digits_test.flatten(1), k=5)  # fmt: skip
+by_library = precision_recall_density_coverage(
+    samples.flatten(1), digits_test.flatten(1), k=5
+)
 check(
     "the library's precision and recall agree with the three functions above",
     abs(by_library.precision - at[1.0][0]) < 0.005
@@ -992,7 +1027,14 @@ for names, curve in ((temperatures, curves["temperature"]), (top_ks, curves["top
             fontsize=8,
         )
 ax.plot(*real[::-1], "*", color="black", markersize=10)
-ax.annotate("real against real", real[::-1], xytext=(-8, -12), textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
+ax.annotate(
+    "real against real",
+    real[::-1],
+    xytext=(-8, -12),
+    textcoords="offset points",
+    ha="right",
+    fontsize=8,
+)
 ax.margins(0.12)
 notebook.show(
     figure,
@@ -1087,9 +1129,11 @@ for which, stack in first_layers.items():
     output = stack.network(x)[:, middle].sum()
     gradient = torch.autograd.grad(output, x)[0]
     sees_itself[which] = gradient[:, middle].abs().max().item()
-    print(f"first layer of {which}: held-out loss {stack_nats[which]:.1f} nats, "
-          f"samples with {ink[which]:.2f} of the real ink, "
-          f"gradient with respect to itself {sees_itself[which]:.2g}")  # fmt: skip
+    print(
+        f"first layer of {which}: held-out loss {stack_nats[which]:.1f} nats, "
+        f"samples with {ink[which]:.2f} of the real ink, "
+        f"gradient with respect to itself {sees_itself[which]:.2g}"
+    )
 
 # %% tags=["nbval-check-output"]
 check(

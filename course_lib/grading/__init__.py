@@ -10,5 +10,6 @@ Each room is named after what it does, in the order in which a submission meets 
 - ``runs``: one notebook through pytest, in a process of its own;
 - ``grade``: one submission, then a folder of them, with a journal;
 - ``report``: tables and pages for people;
-- ``release``: the student's pair, made from the solution and gated.
+- ``release``: the student's pair, made from the solution and gated;
+- ``command``: what ``python -m course_lib.grading`` runs.
 """

@@ -12,7 +12,7 @@ import pytest
 from make import SOLUTIONS, answered, function_of
 
 from course_lib.grading import compare
-from course_lib.grading.__main__ import main
+from course_lib.grading.command import main
 from course_lib.grading.grade import Grade, PartGrade
 from course_lib.grading.notebooks import load
 from course_lib.grading.release import released

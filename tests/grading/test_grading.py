@@ -19,8 +19,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from course_lib.grading import compare, grade, release, report, runs, sandbox
-from course_lib.grading.__main__ import main
 from course_lib.grading.checks import Checks, WrongAnswer, encode
+from course_lib.grading.command import main
 from course_lib.grading.grade import Grade, Journal, PartGrade, bucket, grade_folder, grade_submission
 from course_lib.grading.notebooks import ExerciseError, Part, Unreadable, load, read_submission, stubbed
 from course_lib.grading.runs import GraderError, Outcome
@@ -725,3 +725,10 @@ def test_exercises_and_public_values_reach_students_whole():
             line = max((line.split("  #")[0].strip() for line in part.answer.splitlines()[2:]), key=len)
             assert line not in text and function_of(reference, part.id) in text
             assert [m["hint"] for m in keys[part.id]["misconceptions"]] == [m.hint for m in part.misconceptions]
+
+
+def test_without_the_extras_the_command_says_what_to_install():
+    code = "import runpy, sys; sys.modules['nbval'] = None; runpy.run_module('course_lib.grading', run_name='__main__')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert found.stderr == "grading: nbval not installed: the command needs course_lib[book,test]\n"
