@@ -17,8 +17,9 @@ from course_lib.evaluation import __main__ as command
 from course_lib.evaluation import board
 from course_lib.evaluation.board import Budget, budget_for, leaderboard
 from course_lib.evaluation.families import FAMILIES, IMAGE_FAMILIES
-from course_lib.evaluation.harness import evaluate, point_metrics
-from course_lib.evaluation.metrics import ks_per_dim
+from course_lib.evaluation.features import Classifier
+from course_lib.evaluation.harness import evaluate, image_metrics, point_metrics
+from course_lib.evaluation.metrics import inception_score, ks_per_dim
 from course_lib.evaluation.problem import Problem, Run, Trained, problem
 from course_lib.train import minimize
 
@@ -88,6 +89,34 @@ def test_a_row_is_repeatable_and_takes_the_fake_first():
     assert rows[0] == rows[1]
     assert rows[0]["first"].value < 1 < 4 < rows[0]["second"].value and rows[0]["first"].floor.value > 4
     assert rows[0]["first"].high - rows[0]["first"].value == pytest.approx(1.96 / math.sqrt(200), rel=0.5)
+
+
+def test_the_floor_sees_all_real_samples_and_none_on_both_sides():
+    real, other = torch.arange(40.0)[:, None], torch.arange(100.0, 140.0)[:, None]
+    metrics = {
+        "shared": lambda x, y: float(len({*x.flatten().tolist()} & {*y.flatten().tolist()})),
+        "largest": lambda x, y: torch.cat([x, y]).max().item(),
+    }
+    for row, largest in (
+        (evaluate(real - 50, real, metrics=metrics), 39),
+        (evaluate(real - 50, real, other=other, metrics=metrics), 139),
+    ):
+        assert row["shared"].value == row["shared"].floor.value == 0 and row["largest"].floor.value == largest
+
+
+def test_the_bandwidth_comes_from_what_is_real():
+    """To fakes that are far apart the kernel is 0, and E k(y, y') of a normal has a closed form."""
+    bandwidth = math.sqrt(4 * math.log(2))  # the median distance of two draws of a normal in the plane
+    row = evaluate(1000 * torch.randn(500, 2), torch.randn(1000, 2), resamples=2, splits=2)
+    assert row["MMD²"].value == pytest.approx(bandwidth**2 / (bandwidth**2 + 2), abs=0.03)
+
+
+def test_the_inception_score_of_features_is_that_of_their_images():
+    classifier, x = Classifier((1, 8, 8), classes=10), 100 * torch.randn(2, 50, 1, 8, 8)
+    classifier.head.weight.data *= 100
+    h, other = classifier.features(x[0]), classifier.features(x[1])
+    score = image_metrics(classifier)["IS"](h, other)
+    assert score == pytest.approx(inception_score(classifier(x[0]))) and score > 1.1
 
 
 def test_points_and_features_that_do_not_fit_are_refused():
