@@ -286,6 +286,25 @@ def test_what_is_done_is_not_done_again_and_what_changed_is(tmp_path, calls):
     leaderboard({"perfect": perfect}, "ring8", out=tmp_path, seeds=[0], budget=Budget(1, 4, 200))
     leaderboard({"perfect": perfect}, "two-clusters-flat", out=tmp_path, seeds=[0], budget=Budget(1, 4, 200))
     assert calls[3:] == [("perfect", 0), ("perfect", 0)]
+    leaderboard({"perfect": perfect}, "ring8", out=tmp_path, seeds=[0], budget=Budget(1, 4, 200))
+    assert len(calls) == 5  # the other data did not take its place
+
+
+def test_training_and_sampling_start_from_the_seed_of_the_run(tmp_path):
+    weights, checkpoints = [], set()
+
+    def family(problem, run):
+        weights.append(torch.randn(()).item())
+        torch.randn(len(weights))  # training that goes on after an interruption draws fewer numbers
+        checkpoints.add(run.checkpoint.name)
+        return Trained(problem.mixture.sample)
+
+    tasks = [("family", family, "ring8", seed, SMALL, tmp_path / str(i)) for i, seed in enumerate((0, 0, 1))]
+    figures = [board._done(task)["figures"]["sliced W2"] for task in tasks]
+    assert weights[0] == weights[1] != weights[2] and figures[0] == figures[1] != figures[2]
+    for change in ({2: "two-clusters-flat"}, {0: "other"}, {4: Budget(1, 4, 200)}, {4: Budget(0, 8, 200)}):
+        board._done(tuple(change.get(i, value) for i, value in enumerate(tasks[0])))
+    assert len(checkpoints) == 6  # one for each run, so that none goes on from another's
 
 
 def test_an_interruption_costs_only_the_run_it_hits(tmp_path, calls):
