@@ -394,8 +394,7 @@ def _parts(batch: Batch, n: int) -> Iterable[Batch]:
     tensors = batch if isinstance(batch, tuple) else (batch,)
     if len(tensors[0]) % n:
         raise ValueError(f"a batch of {len(tensors[0])} cannot be cut into {n} equal parts, one per critic update")
-    parts = zip(*(t.chunk(n) for t in tensors), strict=True)
-    return parts if isinstance(batch, tuple) else (part for (part,) in parts)
+    return zip(*(t.chunk(n) for t in tensors), strict=True)
 
 
 class Ramp:

@@ -55,9 +55,9 @@ def test_the_folder_can_be_named_by_the_environment(mnist_root, monkeypatch):
 
 
 def test_a_half_downloaded_file_is_named(tmp_path):
-    write_idx(tmp_path / "MNIST" / "raw")
     broken = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
-    broken.write_bytes(broken.read_bytes()[:1_000_000])
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(np.array([0x803, 60_000, 28, 28], dtype=">i4").tobytes() + bytes(1_000_000 - 16))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte is broken .* 1,000,000 bytes instead of 47,040,016"):
         data.images("mnist", root=tmp_path)
 

@@ -344,17 +344,21 @@ def test_alternate_trains_the_critic_n_times_on_fresh_data_and_each_player_only_
         seen.append(x.tolist())
         return critic + 0 * generator.detach()
 
+    def generator_loss(x):
+        seen.append(x.tolist())
+        return generator + critic.detach() * 0
+
     clipped = []
     step = train.alternate(
         critic_loss,
-        lambda x: generator + critic.detach() * 0,
+        generator_loss,
         critic_optimizer=torch.optim.SGD([critic], lr=1.0),
         generator_optimizer=torch.optim.SGD([generator], lr=1.0),
         n_critic=3,
         after_critic=lambda: clipped.append(None),
     )
     logs = step(torch.arange(6.0))
-    assert seen == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    assert seen == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [4.0, 5.0]]  # the generator's batch is that of the last update
     assert (critic.item(), generator.item(), len(clipped)) == (-3.0, -1.0, 3)
     assert logs["critic"].item() == -2.0
     with pytest.raises(ValueError, match="batch of 5 cannot be cut into 3"):
@@ -393,6 +397,38 @@ def test_the_first_of_several_bad_values_is_named_whatever_the_order_of_the_name
 
     with pytest.raises(NonFiniteError, match="second is nan at step 4"):
         fit(step, torch.arange(10.0), 10)
+
+
+def test_alternate_averages_the_generator_after_its_update_and_starts_each_gradient_afresh():
+    critic, generator = (nn.Linear(1, 1, bias=False) for _ in range(2))
+    generator.weight.data.zero_()
+    ema = EMA(generator, decay=0.5)
+    step = train.alternate(
+        lambda x: critic.weight.sum(),
+        lambda x: generator.weight.sum(),
+        critic_optimizer=torch.optim.SGD(critic.parameters(), lr=1.0),
+        generator_optimizer=torch.optim.SGD(generator.parameters(), lr=1.0),
+        ema=ema,
+    )
+    step(torch.zeros(1))  # the weight goes from 0 to -1, the average half of the way
+    assert (generator.weight.item(), ema.model.weight.item()) == (-1.0, -0.5)
+    step(torch.zeros(1))
+    assert (generator.weight.item(), ema.model.weight.item()) == (-2.0, -1.25)
+
+
+def test_a_critics_loss_that_forgot_to_detach_costs_the_generator_no_gradient():
+    critic, generator = (torch.tensor(1.0, requires_grad=True) for _ in range(2))
+    seen = []
+    step = train.alternate(
+        lambda x: critic * generator,
+        lambda x: 3 * generator,
+        critic_optimizer=torch.optim.SGD([critic], lr=0.1),
+        generator_optimizer=torch.optim.SGD([generator], lr=0.1),
+        after_critic=lambda: seen.append(generator.grad if generator.grad is None else generator.grad.item()),
+    )
+    step(torch.zeros(1))
+    step(torch.zeros(1))
+    assert seen == [None, 3.0]  # at the second update, what the generator's own loss has left
 
 
 def test_unknown_series_are_named():
