@@ -49,7 +49,7 @@ browser: $(INSTALLED)  ## open the rendered site in headless Chromium and test i
 	@$(BIN)/python -m pytest tests/book
 
 bench: $(INSTALLED)  ## compare speeds, side by side in one run
-	@for script in tests/benchmarks/*.py; do $(BIN)/python "$$script"; done
+	@for script in tests/benchmarks/{speed,toys}_*.py; do $(BIN)/python "$$script"; done
 
 links: $(INSTALLED)  ## follow every link to other sites (needs the internet)
 	@$(BIN)/jupyter-book build . --builder linkcheck

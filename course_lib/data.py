@@ -172,8 +172,11 @@ def _refuse_broken(folder: Path, files: dict[str, tuple[int, ...]]) -> None:
                 f"{path} is broken or half-downloaded: {found:,} bytes instead of {size:,}. Delete it and run again."
             )
         with path.open("rb") as file:
-            if file.read(len(header)) != header:
-                raise DataError(f"{path} is broken: it does not begin as such a file does. Delete it and run again.")
+            if (start := file.read(len(header))) != header:
+                raise DataError(
+                    f"{path} is broken: it begins with {start.hex(' ', 4)} instead of {header.hex(' ', 4)}. "
+                    "Delete it and run again."
+                )
 
 
 IMAGES: dict[str, Callable[[str, Path], LabelledImages]] = {
@@ -199,7 +202,8 @@ class Batches:
 
     Raises:
         TypeError: If something is not a tensor.
-        ValueError: If there is no data, the lengths differ, a batch is larger than the data, or a value is not finite.
+        ValueError: If there is no data, the lengths differ, a batch is larger than the data, a value is not finite, or
+            the seed or the number of a batch is negative.
 
     Example:
         >>> batches = Batches(torch.arange(6), batch_size=3, seed=1)
@@ -222,12 +226,14 @@ class Batches:
             raise ValueError(f"batch_size must lie between 1 and the {lengths[0]} rows of the data, got {batch_size}")
         for i, tensor in enumerate(tensors):
             _require_finite(tensor, i)
+        _require_not_negative(seed=seed)
         self.tensors, self.batch_size, self.seed = tensors, batch_size, seed
         self.per_epoch = lengths[0] // batch_size
         self._epoch, self._order = None, None
 
     def __getitem__(self, k: int) -> Tensor | tuple[Tensor, ...]:
         """Batch k: a tensor (B, ...), or a tuple of them when there are several tensors."""
+        _require_not_negative(k=k)
         epoch, i = divmod(k, self.per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
@@ -249,7 +255,7 @@ class Draws:
         seed: Chooses the draws.
 
     Raises:
-        ValueError: If ``batch_size`` is less than 1.
+        ValueError: If ``batch_size`` is less than 1, or the seed or the number of a batch is negative.
 
     Example:
         >>> draws = Draws(toy("ring8").sample, batch_size=4)
@@ -260,10 +266,12 @@ class Draws:
     def __init__(self, sample: Callable[[int], Tensor], *, batch_size: int, seed: int = 0) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        _require_not_negative(seed=seed)
         self.sample, self.batch_size, self.seed = sample, batch_size, seed
 
     def __getitem__(self, k: int) -> Tensor:
         """Batch k, shape (B, \\*event); the global random state is left as it was."""
+        _require_not_negative(k=k)
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(_mix(self.seed, k))
@@ -272,9 +280,13 @@ class Draws:
 
 def _mix(seed: int, k: int) -> int:
     """One well-spread seed for a pair of numbers, so that seed 0, k 1 and seed 1, k 0 have nothing in common."""
-    if seed < 0 or k < 0:
-        raise ValueError(f"seeds and numbers of batches start at 0, got seed {seed} and number {k}")
     return int(np.random.SeedSequence((seed, k)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _require_not_negative(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
 
 
 def _require_finite(tensor: Tensor, position: int) -> None:

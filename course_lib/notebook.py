@@ -109,6 +109,7 @@ def check(statement: str, ok: bool | np.bool_ | torch.Tensor, measured: str = ""
 
     Raises:
         ClaimError: If ``ok`` is false.
+        ValueError: If the line would break: a newline in either text, or a square bracket in ``measured``.
         TypeError: If ``ok`` is not the result of a comparison, but something that merely counts as true.
 
     Example:
@@ -119,6 +120,8 @@ def check(statement: str, ok: bool | np.bool_ | torch.Tensor, measured: str = ""
         ok = ok.item()
     if not isinstance(ok, bool | np.bool_):
         raise TypeError(f"check needs the result of a comparison, True or False, got {type(ok).__name__}")
+    if "\n" in statement:
+        raise ValueError(f"a claim is printed on one line and holds no line break, got {statement!r}")
     if "]" in measured or "\n" in measured:
         raise ValueError(
             f"what was measured is printed in square brackets on one line and holds neither, got {measured!r}"

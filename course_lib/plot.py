@@ -131,7 +131,7 @@ def image_rows(ax: Axes, rows: Mapping[str, Array], *, title: str = "", limits: 
         The axes.
 
     Raises:
-        ValueError: If the rows hold different numbers or sizes of images, or something of another shape.
+        ValueError: If the rows hold different numbers or sizes of images, none, or something of another shape.
 
     Example:
         >>> _, (ax,) = subplots()
@@ -145,6 +145,8 @@ def image_rows(ax: Axes, rows: Mapping[str, Array], *, title: str = "", limits: 
     if len({x.shape for x in tiles.values()}) != 1:
         raise ValueError(f"rows must hold equally many images of one size, got {shapes}")
     (n, height, width) = next(iter(tiles.values())).shape
+    if not n:
+        raise ValueError(f"there are no images: expected at least one in each row, got {shapes}")
     gap = max(1, height // 14)
     canvas = np.full((len(tiles) * (height + gap) - gap, n * (width + gap) - gap), np.nan)
     for i, row in enumerate(tiles.values()):

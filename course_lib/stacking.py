@@ -7,7 +7,8 @@ arithmetic. So S models of the same architecture become one whose linear layers 
 
 A batch of S B rows holds the B rows of the first model, then those of the second, and so on. Everything that treats
 rows one by one (activations, losses, samplers, gradient penalties) works as it is. The models share nothing: multiply a
-loss that is a mean over rows by S, and each gets the gradient that it would get alone.
+loss that is a mean over rows by S, and each gets the gradient that it would get alone. What puts two batches one after
+the other before a network, as :class:`.WGAN` does to spare a call, would give rows to the wrong model: call it twice.
 """
 
 from __future__ import annotations
@@ -122,11 +123,9 @@ def stack(models: Sequence[Model]) -> Model:
     if not models:
         raise ValueError("expected at least one model, got none")
     first = models[0]
-    shapes = [[tuple(p.shape) for p in model.state_dict().values()] for model in models]
-    if any(type(model) is not type(first) for model in models) or any(shape != shapes[0] for shape in shapes):
-        raise ValueError(
-            f"models must have one architecture, got {[type(model).__name__ for model in models]}: {shapes}"
-        )
+    for other in models[1:]:
+        if _described(other) != _described(first):
+            raise ValueError(f"models must have one architecture, got {_described(first)}, and {_described(other)}")
     if type(first) in STACKED:
         return STACKED[type(first)](models)
     if own := [name for name, _ in (*first.named_parameters(recurse=False), *first.named_buffers(recurse=False))]:
@@ -135,6 +134,11 @@ def stack(models: Sequence[Model]) -> Model:
     for name, _ in first.named_children():
         setattr(together, name, stack([getattr(model, name) for model in models]))
     return together
+
+
+def _described(model: nn.Module) -> str:
+    """The layers with their settings, by name, and the sizes of what they hold."""
+    return f"{model} holding {[tuple(tensor.shape) for tensor in model.state_dict().values()]}"
 
 
 def unstack(together: Model, s: int) -> Model:

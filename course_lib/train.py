@@ -20,6 +20,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol
 from zipfile import BadZipFile, ZipFile
+from zlib import error as ZlibError
 
 import torch
 from torch import Tensor, nn
@@ -393,8 +394,7 @@ def _parts(batch: Batch, n: int) -> Iterable[Batch]:
     tensors = batch if isinstance(batch, tuple) else (batch,)
     if len(tensors[0]) % n:
         raise ValueError(f"a batch of {len(tensors[0])} cannot be cut into {n} equal parts, one per critic update")
-    parts = zip(*(t.chunk(n) for t in tensors), strict=True)
-    return parts if isinstance(batch, tuple) else (part for (part,) in parts)
+    return zip(*(t.chunk(n) for t in tensors), strict=True)
 
 
 class Ramp:
@@ -549,9 +549,10 @@ class Checkpoint:
         try:
             state = _load_whole(self.path)
             history.load_state_dict(state["history"])
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, BadZipFile, UnpicklingError) as error:
+        except _NOT_WHOLE as error:
+            reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
             raise CheckpointError(
-                f"{self.path} is not a whole checkpoint ({type(error).__name__}); delete it to start afresh"
+                f"{self.path} is not a whole checkpoint ({reason}); delete it to start afresh, or name another file"
             ) from error
         saved = state["parts"]
         if set(saved) != set(self.parts):
@@ -579,13 +580,27 @@ class Checkpoint:
             raise CheckpointError(f"cannot write the checkpoint {self.path}: {str(error).splitlines()[0]}") from error
 
 
+_NOT_WHOLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    BadZipFile,
+    ZlibError,
+    UnpicklingError,
+)
+
+
 def _load_whole(path: Path) -> dict[str, Any]:
     with ZipFile(path) as archive:
         if (damaged := archive.testzip()) is not None:  # PyTorch does not compare the checksums
-            raise ValueError(f"{damaged} is damaged")
+            raise ValueError(f"{damaged} in it is damaged")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if set(state) != {"history", "random", "parts"}:
-        raise ValueError("it holds something else")
+    if not isinstance(state, dict) or set(state) != {"history", "random", "parts"}:
+        found = f"a dictionary of {sorted(map(str, state))}" if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"it holds {found}, not of history, parts and random")
     return state
 
 

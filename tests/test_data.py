@@ -55,11 +55,30 @@ def test_the_folder_can_be_named_by_the_environment(mnist_root, monkeypatch):
 
 
 def test_a_half_downloaded_file_is_named(tmp_path):
-    write_idx(tmp_path / "MNIST" / "raw")
     broken = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
-    broken.write_bytes(broken.read_bytes()[:1_000_000])
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(np.array([0x803, 60_000, 28, 28], dtype=">i4").tobytes() + bytes(1_000_000 - 16))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte is broken .* 1,000,000 bytes instead of 47,040,016"):
         data.images("mnist", root=tmp_path)
+
+
+@pytest.mark.parametrize("start", [bytes(8), np.array([0x801, 60_000], dtype=">i4").tobytes()])
+def test_a_file_of_the_right_size_with_the_wrong_header_is_named(tmp_path, start):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(start + bytes(10_000))
+    with pytest.raises(DataError, match=rf"t10k-labels.* begins with {start.hex(' ', 4)} instead of 00000801 00002710"):
+        data.images("mnist", root=tmp_path)
+
+
+def test_a_tilde_stands_for_the_home_folder(mnist_root, monkeypatch):
+    monkeypatch.setenv("HOME", str(mnist_root.parent))
+    monkeypatch.setenv("USERPROFILE", str(mnist_root.parent))
+    monkeypatch.setenv("COURSE_DATA", f"~/{mnist_root.name}")
+    expected = data.images("mnist", split="test", root=mnist_root).y
+    assert torch.equal(data.images("mnist", split="test").y, expected)
+    monkeypatch.delenv("COURSE_DATA")
+    assert torch.equal(data.images("mnist", split="test", root=f"~/{mnist_root.name}").y, expected)
 
 
 def test_a_failed_download_says_how_to_go_on_and_switches_to_nothing(tmp_path, monkeypatch):
@@ -114,11 +133,24 @@ def test_digits_are_split_once_and_for_all():
         (lambda: Batches(torch.zeros(5, 2), batch_size=6), "between 1 and the 5 rows of the data, got 6"),
         (lambda: Batches(torch.zeros(5, 2), batch_size=0), "got 0"),
         (lambda: Draws(torch.randn, batch_size=0), "at least 1, got 0"),
+        (lambda: Batches(torch.zeros(5, 2), batch_size=2, seed=-1), "seed must be at least 0, got -1"),
+        (lambda: Batches(torch.zeros(5, 2), batch_size=2)[-3], "k must be at least 0, got -3"),
+        (lambda: Draws(torch.randn, batch_size=2, seed=-4), "seed must be at least 0, got -4"),
+        (lambda: Draws(torch.randn, batch_size=2)[-1], "k must be at least 0, got -1"),
     ],
 )
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("others", "kinds"),
+    [(([[1.0, 2.0]],), "list"), ((torch.zeros(3, 2), np.zeros(3)), "ndarray"), ((None, 5), "NoneType, int")],
+)
+def test_batches_are_made_of_tensors(others, kinds):
+    with pytest.raises(TypeError, match=rf"expected tensors, as in Batches\(x, y, batch_size=...\), got {kinds}$"):
+        Batches(*others, batch_size=1)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -99,6 +99,18 @@ def test_the_likelihood_is_that_of_data_with_the_noise_of_the_first_time():
     torch.testing.assert_close(model.log_prob(x, steps=100), expected, rtol=0, atol=2e-3)
 
 
+def test_a_schedule_that_keeps_the_data_and_adds_more_and_more_noise_ends_in_wide_noise():
+    # alpha = 1, sigma from 0 to 30: the data's own variance is lost in the end, 1.5 / 30^2
+    p, clock = mixture().to(torch.float32), partial(power_clock, exponent=4.0, low=1e-4)
+    arguments = {"schedule": lambda t: (torch.ones_like(t), 30 * t), "prediction": CLEAN, "clock": clock}
+    model = Diffusion(Exact(p, **arguments), (2,), **arguments)
+    x = p.sample(20)
+    torch.testing.assert_close(model.log_prob(x, steps=150), p.log_prob(x), rtol=0, atol=0.1)
+    x = model.sample(4000)
+    torch.testing.assert_close(x.mean(0), p.mean, rtol=0, atol=0.08)
+    torch.testing.assert_close(x.T.cov(), p.covariance, rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize("name", ["eps, linear", "flow matching"])
 def test_samples_have_the_moments_of_the_mixture(name):
     p = mixture().to(torch.float32)

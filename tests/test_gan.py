@@ -44,7 +44,7 @@ def jensen_shannon(p, q):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_trained_discriminator_is_the_log_ratio_and_its_value_that_of_jensen_and_shannon(seed):
-    # measured over five seeds: median error 0.06 to 0.09 nats, value within 0.006
+    # measured over ten seeds: median error 0.06 to 0.10 nats, value within 0.007
     torch.manual_seed(seed)
     p, generator, q = known_pair()
     gan = GAN(generator, MLP(2, 1, hidden=[32]), latent=2)
@@ -155,7 +155,7 @@ def play(gan, critic_loss, batches, *, steps, lr):
 @pytest.mark.parametrize("objective", [losses.non_saturating_loss, losses.saturating_loss])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_game_finds_a_gaussian(seed, objective):
-    # measured over five seeds and both objectives: mean within 0.01, standard deviation within 0.01
+    # measured over ten seeds and both objectives: mean within 0.014, standard deviation within 0.02
     torch.manual_seed(seed)
     gan = GAN(nn.Linear(1, 1), MLP(1, 1, hidden=[32]), latent=1, generator_objective=objective)
 
@@ -171,6 +171,7 @@ def test_the_game_finds_a_gaussian(seed, objective):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_conditional_game_puts_every_class_in_its_place(seed):
     torch.manual_seed(seed)
+    # measured over ten seeds: every mean within 0.10
     centers = torch.tensor([[2.0, 0.0], [-1.0, 1.5], [-1.0, -1.5]])
     c = torch.arange(3).repeat(1000)
     x = centers[c] + 0.5 * torch.randn(len(c), 2)
@@ -178,7 +179,7 @@ def test_a_conditional_game_puts_every_class_in_its_place(seed):
     generator = play(gan, gan.discriminator_loss, Batches(x, c, batch_size=300, seed=seed), steps=250, lr=2e-2)
     for k in range(3):
         samples = generator(torch.randn(2000, 2), torch.full((2000,), k)).detach()
-        assert (samples.mean(0) - centers[k]).norm() < 0.3
+        assert (samples.mean(0) - centers[k]).norm() < 0.2
 
 
 # ----------------------------------------------------------------------------------------------------------- unrolling

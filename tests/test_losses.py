@@ -201,7 +201,9 @@ def test_penalty_has_a_finite_gradient_where_the_critic_is_flat_and_sends_none_t
     penalty = losses.gradient_penalty(lambda x: x @ w, real, fake)
     penalty.backward()
     assert penalty.item() == 1 and w.grad.isfinite().all()
-    assert real.grad is None and fake.grad is None
+    bend = torch.ones((), requires_grad=True)
+    losses.gradient_penalty(lambda x: bend * x.square().sum(1), real, fake).backward()  # its slope depends on the point
+    assert bend.grad != 0 and real.grad is None and fake.grad is None
 
 
 def test_zero_centered_penalty_is_the_mean_squared_slope_at_the_data():

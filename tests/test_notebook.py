@@ -42,6 +42,14 @@ def test_figures_behind_a_claim_stay_within_their_brackets():
         check("the claim", True, "[1, 2]")
 
 
+def test_a_claim_is_one_line(capsys):
+    with pytest.raises(ValueError, match=r"on one line .* got 'first\\nsecond'"):
+        check("first\nsecond", True)
+    with pytest.raises(ValueError, match=r"on one line .* got '1\\n2'"):
+        check("the claim", True, "1\n2")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.fixture
 def plain_environment(monkeypatch):
     monkeypatch.delenv("COURSE_PROFILE", raising=False)
@@ -117,6 +125,53 @@ def test_shown_source_is_the_code_that_runs(displayed):
     assert "multi_avg_fn=get_ema_multi_avg_fn(decay)" in cls and "def update(self)" in cls
     with pytest.raises(TypeError, match="no Python source"):
         notebook.show_source(torch.tanh)
+
+
+square = lambda x: x * x  # noqa: E731
+
+
+class Shop:
+    async def serve(self, guests):
+        """Serve all of them,
+        one after the other."""
+
+        text = """a text
+that begins further left"""
+        return [text for _ in guests]
+
+    def closed(self):
+        "Not today."
+
+
+def shown_code(displayed):
+    return displayed[-1][0].data.removeprefix("```python\n").removesuffix("```")
+
+
+def test_source_of_an_async_function_is_code_without_its_docstring_unless_that_is_all(displayed):
+    notebook.show_source(Shop.serve)
+    code = shown_code(displayed)
+    assert "Serve all" not in code and "one after" not in code and "that begins further left" in code
+    names = {}
+    exec(code, names)
+    served = names["serve"](None, range(2))
+    with pytest.raises(StopIteration) as ended:
+        served.send(None)
+    assert ended.value.value == ["a text\nthat begins further left"] * 2
+    notebook.show_source(Shop.closed)
+    exec(shown_code(displayed), names)
+    assert names["closed"].__doc__ == "Not today."
+
+
+def test_a_lambda_is_shown_with_its_line_or_refused_with_a_reason(displayed):
+    notebook.show_source(square)
+    assert shown_code(displayed).startswith("square = lambda x: x * x")
+    table = {
+        "first": lambda x: x + 1,
+        "second": square,
+    }
+    with pytest.raises(TypeError, match=r"<lambda>.* has no Python source to show: expected a function, a class or"):
+        notebook.show_source(table["first"])
+    assert len(displayed) == 1
 
 
 def test_drawings_carry_their_description_and_the_pages_colours():

@@ -34,6 +34,28 @@ def test_image_rows_refuses_rows_that_do_not_match(ax):
         plot.image_rows(ax, {"a": np.zeros((3, 8, 8)), "b": np.zeros((2, 8, 8))})
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (3, 3, 8, 8), (3, 1, 1, 8, 8), (8,)])
+def test_image_rows_refuses_what_is_no_row_of_grey_images(ax, shape):
+    expected = r"expected images of shape \(N, H, W\) or \(N, 1, H, W\), got {'a': \(" + str(shape)[1:-1]
+    with pytest.raises(ValueError, match=expected):
+        plot.image_rows(ax, {"a": np.zeros(shape)})
+    assert not ax.images
+
+
+@pytest.mark.parametrize(
+    "rows", [{}, {"a": np.zeros((0, 8, 8))}, {"a": np.zeros((2, 8, 8)), "b": np.zeros((2, 1, 8, 9))}]
+)
+def test_image_rows_refuses_rows_of_nothing_or_of_two_sizes(ax, rows):
+    with pytest.raises(ValueError, match=r"equally many images of one size, got|there are no images: .*got"):
+        plot.image_rows(ax, rows)
+
+
+def test_a_title_stays_when_more_is_drawn(ax):
+    plot.points(ax, {"data": np.zeros((2, 2))}, title="Where it goes")
+    plot.arrows(ax, np.zeros((2, 2)), np.ones((2, 2)))
+    assert "Where it goes" in (ax.get_title(), ax.get_title(loc="left"))
+
+
 def test_curves_draw_the_mean_and_the_range_over_seeds(ax):
     y = np.array([[1.0, 2.0], [3.0, 6.0]])
     plot.curves(ax, {"over seeds": ([10, 20], y), "one": ([10, 20], [0, 1])}, xlabel="step", ylabel="loss", title="T")

@@ -105,6 +105,22 @@ def test_normal_log_prob_agrees_with_torch():
     )
 
 
+def test_a_normal_density_of_single_numbers_and_of_no_points():
+    x = torch.randn(5, dtype=torch.float64)
+    found = probability.normal_log_prob(x, torch.tensor(0.3), torch.tensor(0.8))
+    torch.testing.assert_close(
+        found, torch.as_tensor(scipy.stats.norm(0.3, math.exp(0.4)).logpdf(x)), rtol=1e-6, atol=0
+    )
+    assert probability.normal_log_prob(torch.zeros(0, 3), torch.zeros(3), torch.zeros(3)).shape == (0,)
+
+
+def test_whole_numbers_make_a_gaussian_and_precision_is_kept():
+    x = torch.tensor([[0.5, 3.0]])
+    expected = scipy.stats.multivariate_normal([1, 2], [[2, 1], [1, 2]]).logpdf(x.numpy())
+    assert probability.gaussian([1, 2], [[2, 1], [1, 2]]).log_prob(x).item() == pytest.approx(expected, rel=1e-5)
+    assert probability.gaussian(torch.zeros(2).double(), torch.eye(2).double()).sample(3).dtype == torch.float64
+
+
 def test_toys_have_the_moments_they_promise():
     angles = 2 * math.pi * np.arange(8) / 8
     ring = probability.ring()
@@ -155,6 +171,23 @@ def test_dequantize_stays_in_its_own_interval_and_fills_it():
         (lambda: random_mixture().posterior_mean(torch.zeros(4, 3), alpha_t=1.0, sigma_t=1.0), r"\(4, 3\)"),
         (lambda: GaussianMixture(torch.zeros(2, 2), torch.eye(2)[None]), r"means \(M, D\)"),
         (lambda: GaussianMixture(torch.zeros(1, 2), torch.eye(2)[None], torch.tensor([0.0])), "positive"),
+        (
+            lambda: GaussianMixture(torch.zeros(2, 2), torch.stack([torch.eye(2), torch.ones(2, 2)])),
+            r"covariance 1 is not symmetric positive definite: \[\[1.0, 1.0\], \[1.0, 1.0\]\]",
+        ),
+        (
+            lambda: GaussianMixture(torch.zeros(1, 2), torch.tensor([[[2.0, 1.0], [0.0, 2.0]]])),
+            r"covariance 0 is not symmetric positive definite: \[\[2.0, 1.0\], \[0.0, 2.0\]\]",
+        ),
+        (lambda: probability.gaussian([0.0], [[math.nan]]), "covariance 0 is not .*nan"),
+        (lambda: probability.gaussian([0.0], [[-1.0]]), r"covariance 0 is not .*\[\[-1.0\]\]"),
+        (lambda: random_mixture().log_prob(torch.zeros(0, 2)), r"no points: .* at least one row, got shape \(0, 2\)"),
+        (lambda: random_mixture().score(torch.zeros(0, 2)), "no points"),
+        (lambda: random_mixture().responsibilities(torch.zeros(0, 2)), "no points"),
+        (lambda: random_mixture().posterior_mean(torch.zeros(0, 2), alpha_t=1.0, sigma_t=1.0), "no points"),
+        (lambda: probability.ring(modes=0), "modes must be at least 1, got 0"),
+        (lambda: probability.ring(modes=-3), "modes must be at least 1, got -3"),
+        (lambda: probability.ring(std=0.0), "covariance 0 is not symmetric positive definite"),
         (lambda: probability.normal_log_prob(torch.zeros(3, 2), torch.zeros(3), torch.zeros(2)), "mu of shape"),
         (lambda: probability.normal_log_prob(torch.zeros(3, 2), torch.zeros(2), torch.zeros(9, 3, 2)), "logvar"),
         (lambda: probability.bits_per_dim(torch.zeros(1), dims=0), "dims must be at least 1, got 0"),

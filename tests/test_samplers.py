@@ -133,6 +133,17 @@ def test_ddim_with_eta_1_is_ddpm_and_with_eta_0_euler(schedule, ends):
     torch.testing.assert_close(kept**2 + (one - zero) ** 2, (schedule(s)[1] ** 2).expand(6, 2), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("schedule", [LinearBeta(), Straight(), Cosine(), LinearLogSNR()])
+def test_the_shortest_step_is_a_number(schedule):
+    # so short that in single precision the noise that comes between can round to less than none
+    x, e = torch.tensor([[0.3, -0.7]]), torch.tensor([[1.0, -1.0]])
+    arguments = {"denoise": lambda x, t: 0.5 * x, "schedule": schedule, "noise": lambda x: e}
+    for t in 0.01 + 0.98 * torch.rand(100):
+        s = torch.nextafter(t, torch.tensor(0.0))
+        for step in (ddpm, partial(ddim, eta=1.0), partial(ddim, eta=0.3)):
+            torch.testing.assert_close(step(x, t, s, **arguments), x, rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("step", "schedule"),
     [
@@ -274,6 +285,12 @@ def test_rejection_turns_samples_of_q_into_samples_of_p(seed):
 
 def test_rejecting_to_no_sample_keeps_the_shape():
     assert reject(lambda n: torch.zeros(n, 2), lambda x: x[:, 0], 0, highest=0.0).shape == (0, 2)
+
+
+def test_rejected_samples_keep_no_graph():
+    weight = torch.ones(1, requires_grad=True)
+    x = reject(lambda n: weight * torch.rand(n, 1), lambda x: (weight * x)[:, 0], 20, highest=1.0)
+    assert x.shape == (20, 1) and not x.requires_grad
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input

@@ -98,6 +98,11 @@ def test_between_its_steps_the_noise_comes_at_a_constant_rate():
     alpha_t, _ = FromBetas(torch.tensor([0.2, 0.7]))(torch.tensor([0.25, 0.75], dtype=torch.float64))
     expected = torch.tensor([0.8**0.25, (0.8 * 0.3**0.5) ** 0.5], dtype=torch.float64)
     torch.testing.assert_close(alpha_t, expected, rtol=1e-6, atol=0)
+    betas = np.array([0.1, 0.5, 0.2, 0.4])
+    at = np.concatenate([[0], np.cumsum(np.log(1 - betas))]) / 2
+    t = torch.rand(200, dtype=torch.float64)
+    alpha_t, _ = FromBetas(torch.as_tensor(betas))(t)
+    np.testing.assert_allclose(alpha_t.log(), np.interp(t, np.linspace(0, 1, 5), at), rtol=1e-9)
 
 
 def test_linear_beta_loses_signal_at_the_rate_beta():
@@ -124,6 +129,13 @@ def test_cosine_is_the_formula_of_its_paper(offset):
     np.testing.assert_allclose(sigma_t**2, 1 - f / f[0], atol=1e-14)
 
 
+def test_cosine_leaves_nothing_at_the_end_and_never_less_than_nothing():
+    # the cosine of single precision's pi / 2 is below zero
+    for offset in torch.linspace(0.001, 0.5, 200).tolist():
+        alpha_t, _ = Cosine(offset=offset)(torch.tensor(1.0))
+        assert 0 <= alpha_t < 1e-6 and not log_snr(Cosine(offset=offset), torch.tensor(1.0)).isnan()
+
+
 def test_log_snr_falls_on_a_line_where_it_should():
     t = times(11)
     expected = torch.linspace(6, -3, 11, dtype=torch.float64)
@@ -145,6 +157,13 @@ def test_the_clock_runs_evenly_in_a_root_of_time(exponent):
     torch.testing.assert_close(t[[0, -1]], torch.tensor([0.01, 0.5], dtype=torch.float64))
     single = power_clock(torch.rand(10_000), exponent=exponent)
     assert single.min() >= 0.000999 and single.max() <= 1
+
+
+def test_the_clock_s_last_time_is_one_that_schedules_accept():
+    for exponent in (1.0, 2.0, 3.0, 7.0):
+        for low in torch.logspace(-5, -0.1, 200).tolist():
+            last = power_clock(torch.tensor(1.0), exponent=exponent, low=low)
+            assert last <= 1 and Straight()(last)[1] == last
 
 
 @pytest.mark.parametrize(

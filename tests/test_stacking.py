@@ -98,6 +98,25 @@ def test_a_vae_with_a_learned_sigma_is_stacked_and_taken_apart():
     assert not any(p.requires_grad for p in fixed.parameters())
 
 
+def test_constants_keep_their_own_values_and_whether_they_learn():
+    for learns in (True, False):
+        constants = [Constant(torch.tensor([s, -s])).requires_grad_(learns) for s in (1.0, 2.0, 3.0)]
+        together = stack([nn.Sequential(constant) for constant in constants])
+        expected = torch.tensor([[1.0, -1.0], [1.0, -1.0], [2.0, -2.0], [2.0, -2.0], [3.0, -3.0], [3.0, -3.0]])
+        assert torch.equal(together(torch.zeros(6, 1)), expected)
+        for s in range(3):
+            alone = unstack(together, s)
+            assert torch.equal(alone(torch.zeros(4, 1)), constants[s](torch.zeros(4, 1)))
+            assert all(p.requires_grad == learns for m in (together, alone) for p in m.parameters())
+
+
+def test_double_precision_survives_both_ways():
+    models = several(lambda: nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1)).double())
+    together, x = stack(models), torch.randn(3, 4, 3, dtype=torch.float64)
+    torch.testing.assert_close(together(x.flatten(0, 1))[4:8], models[1](x[1]))
+    torch.testing.assert_close(unstack(together, 2)(x[2]), models[2](x[2]), rtol=0, atol=0)
+
+
 def test_stacking_copies():
     models = several(lambda: nn.Sequential(nn.Linear(2, 2)))
     together = stack(models)
@@ -118,6 +137,8 @@ def test_together_keeps_the_rows_of_each_model_in_one_block():
     assert Together([[a], [b]], parts=2)[0].tolist() == [0, 1, 10, 11, 2, 3, 12, 13]
     x, c = Together([[(a, -a)], [(b, -b)]])[0]
     assert torch.equal(x, -c)
+    x, c = Together([[(a, -a)], [(b, -b)]], parts=2)[0]
+    assert x.tolist() == [0, 1, 10, 11, 2, 3, 12, 13] and torch.equal(x, -c)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +147,17 @@ def test_together_keeps_the_rows_of_each_model_in_one_block():
         (lambda: stack([]), ValueError, "at least one model"),
         (lambda: stack([nn.Linear(2, 1), nn.Linear(3, 1)]), ValueError, "one architecture"),
         (lambda: stack([nn.Linear(2, 1), nn.ReLU()]), ValueError, "one architecture.*Linear.*ReLU"),
+        (lambda: stack([nn.ReLU(), nn.Tanh()]), ValueError, r"one architecture, got ReLU\(\) .*, and Tanh\(\)"),
+        (lambda: stack([nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)]), ValueError, "slope=0.1.*slope=0.2"),
+        (
+            lambda: stack([nn.Sequential(nn.Linear(1, 1)), nn.Sequential(nn.Linear(1, 1), nn.ReLU())]),
+            ValueError,
+            r"(?s)one architecture, got .*, and .*\(1\): ReLU",
+        ),
+        (lambda: stack([Constant(torch.ones(1)), Constant(torch.ones(2))]), ValueError, r"\[\(1,\)\].*\[\(2,\)\]"),
         (lambda: stack([nn.Sequential(nn.BatchNorm1d(2))] * 2), TypeError, "BatchNorm1d holds"),
+        (lambda: stack([nn.BatchNorm1d(2, affine=False)] * 2), TypeError, "BatchNorm1d holds .*running_mean"),
+        (lambda: stack([nn.Sequential(nn.PReLU())] * 2), TypeError, r"PReLU holds \['weight'\]"),
         (lambda: stack([MaskedLinear(torch.ones(1, 1))] * 2), TypeError, "MaskedLinear holds"),
         (lambda: stack([nn.Linear(2, 1)] * 3)(torch.zeros(4, 2)), ValueError, "4 rows cannot be divided among 3"),
         (lambda: stack([Constant(torch.ones(1))] * 3)(torch.zeros(4, 2)), ValueError, "4 rows"),

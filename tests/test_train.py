@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import zipfile
 
 import pytest
 import torch
@@ -112,6 +114,49 @@ def test_no_checkpoint_holds_nan(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def ruined(value):
+    part = nn.Linear(2, 1)
+    part.weight.data[0, 1] = value
+    return part
+
+
+def ruined_optimizer(value):
+    """Adam, whose first moment holds the value; the parameters themselves stay finite."""
+    w = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.Adam([w], lr=0.0)
+    w.grad = torch.tensor([0.0, value])
+    optimizer.step()
+    with torch.no_grad():
+        w.zero_()
+    return optimizer
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("make", [ruined, ruined_optimizer])
+def test_no_checkpoint_holds_ruined_weights_though_every_loss_was_finite(tmp_path, make, value):
+    checkpoint = Checkpoint(tmp_path / "run.pt", every=1, whole=nn.Linear(1, 1), judge=nn.Linear(1, 1))
+    history = History()
+    history.append({"loss": torch.tensor(1.0)})
+    checkpoint(0, history)
+    before = (tmp_path / "run.pt").read_bytes()
+    checkpoint.parts["judge"] = make(value)
+    with pytest.raises(NonFiniteError, match=r"judge holds NaN or infinity after step 6.*learning rate"):
+        checkpoint(6, history)
+    assert (tmp_path / "run.pt").read_bytes() == before and os.listdir(tmp_path) == ["run.pt"]
+
+
+def test_what_one_hook_draws_does_not_enter_what_the_next_one_saves(tmp_path):
+    def run(name, *others):
+        torch.manual_seed(0)
+        w = nn.Linear(1, 1)
+        step = minimize(lambda x: (w(x) * torch.randn(())).mean(), torch.optim.SGD(w.parameters(), lr=0.1))
+        hooks = [*others, Checkpoint(tmp_path / name, every=3, w=w)]
+        fit(step, data.Batches(torch.ones(4, 1), batch_size=2), 3, hooks=hooks)
+        return torch.load(tmp_path / name, weights_only=True)["random"]["cpu"]
+
+    assert torch.equal(run("plain.pt"), run("curious.pt", lambda k, history: torch.randn(100)))
+
+
 def test_an_interrupted_write_leaves_the_previous_checkpoint_whole(tmp_path, monkeypatch):
     model = nn.Linear(1, 1)
     checkpoint = Checkpoint(tmp_path / "run.pt", every=1, model=model)
@@ -145,6 +190,70 @@ def test_a_checkpoint_appears_in_one_stroke(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="Interrupted"):
         checkpoint(1, History())
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.pt"]
+
+
+def test_a_damaged_byte_is_noticed_wherever_it_is(tmp_path):
+    path = tmp_path / "run.pt"
+    model = nn.Linear(50, 50)
+    Checkpoint(path, every=1, model=model)(0, History())
+    whole = path.read_bytes()
+    weights = whole.index(model.weight.detach().numpy().tobytes())
+    generator = random.Random(0)
+    for place in [weights + 4321, *generator.sample(range(len(whole)), 60)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        again = nn.Linear(50, 50)
+        checkpoint = Checkpoint(path, every=1, model=again)
+        try:
+            checkpoint.restore()
+        except CheckpointError as error:
+            assert str(path) in str(error) and "delete it" in str(error)
+            assert not torch.equal(again.weight, model.weight)
+        else:  # a byte that carries nothing, such as padding or a date
+            assert place != weights + 4321 and torch.equal(again.weight, model.weight)
+
+
+def foreign_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("letter.txt", "Dear reader")
+
+
+def broken_foreign_zip(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("letter.txt", "Dear reader, " * 50)
+    whole = path.read_bytes()
+    start = whole.index(b"letter.txt") + len("letter.txt")
+    path.write_bytes(whole[:start] + bytes(8) + whole[start + 8 :])
+
+
+def unfinished(path):
+    torch.save({"history": {"steps": 3}, "parts": {}, "random": {}}, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "found"),
+    [
+        (foreign_zip, "RuntimeError"),
+        (broken_foreign_zip, "error: Error -3 while decompressing"),
+        (
+            lambda path: torch.save(nn.Linear(1, 1).state_dict(), path),
+            r"holds a dictionary of \['bias', 'weight'\], not",
+        ),
+        (lambda path: torch.save([1, 2], path), "holds list, not of history, parts and random"),
+        (lambda path: torch.save(torch.zeros(3), path), "holds Tensor, not"),
+        (lambda path: torch.save({"loss": [1.0]}, path, _use_new_zipfile_serialization=False), "not a zip file"),
+        (lambda path: torch.save(print, path), "Unpickling"),
+        (unfinished, "KeyError: 'series'"),
+    ],
+)
+def test_a_file_of_another_program_is_no_checkpoint(tmp_path, write, found):
+    path = tmp_path / "run.pt"
+    write(path)
+    model = nn.Linear(1, 1)
+    before = model.weight.item()
+    message = rf"run.pt is not a whole checkpoint \(.*{found}.*delete it .* another file"
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint(path, every=1, model=model).restore()
+    assert model.weight.item() == before and path.exists()
 
 
 def test_bad_checkpoints_are_named(tmp_path):
@@ -235,17 +344,21 @@ def test_alternate_trains_the_critic_n_times_on_fresh_data_and_each_player_only_
         seen.append(x.tolist())
         return critic + 0 * generator.detach()
 
+    def generator_loss(x):
+        seen.append(x.tolist())
+        return generator + critic.detach() * 0
+
     clipped = []
     step = train.alternate(
         critic_loss,
-        lambda x: generator + critic.detach() * 0,
+        generator_loss,
         critic_optimizer=torch.optim.SGD([critic], lr=1.0),
         generator_optimizer=torch.optim.SGD([generator], lr=1.0),
         n_critic=3,
         after_critic=lambda: clipped.append(None),
     )
     logs = step(torch.arange(6.0))
-    assert seen == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    assert seen == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [4.0, 5.0]]  # the generator's batch is that of the last update
     assert (critic.item(), generator.item(), len(clipped)) == (-3.0, -1.0, 3)
     assert logs["critic"].item() == -2.0
     with pytest.raises(ValueError, match="batch of 5 cannot be cut into 3"):
@@ -265,6 +378,59 @@ def test_a_generator_step_leaves_no_gradient_in_the_critics_next_step():
     assert critic.item() == 1.0
 
 
+@pytest.mark.parametrize("later", [{}, {"loss": 1.0, "grad_norm": 2.0}, {"los": 1.0}])
+def test_the_names_of_the_series_stay_those_of_the_first_step(later):
+    history = History()
+    history.append({"loss": torch.tensor(0.0)})
+    said = re.escape(f"a step reported {sorted(later)}, the steps before it ['loss']: names must not change")
+    with pytest.raises(ValueError, match=said):
+        history.append({name: torch.tensor(value) for name, value in later.items()})
+    assert len(history) == len(history["loss"]) == 1
+    with pytest.raises(ValueError, match="names must not change"):
+        fit(lambda x: {f"loss {x.item()}": x}, torch.arange(3.0), 3)
+
+
+def test_the_first_of_several_bad_values_is_named_whatever_the_order_of_the_names():
+    def step(x):
+        bad = torch.tensor(float("nan"))
+        return {"first": bad if x == 7 else x, "second": bad if x == 4 else x}
+
+    with pytest.raises(NonFiniteError, match="second is nan at step 4"):
+        fit(step, torch.arange(10.0), 10)
+
+
+def test_alternate_averages_the_generator_after_its_update_and_starts_each_gradient_afresh():
+    critic, generator = (nn.Linear(1, 1, bias=False) for _ in range(2))
+    generator.weight.data.zero_()
+    ema = EMA(generator, decay=0.5)
+    step = train.alternate(
+        lambda x: critic.weight.sum(),
+        lambda x: generator.weight.sum(),
+        critic_optimizer=torch.optim.SGD(critic.parameters(), lr=1.0),
+        generator_optimizer=torch.optim.SGD(generator.parameters(), lr=1.0),
+        ema=ema,
+    )
+    step(torch.zeros(1))  # the weight goes from 0 to -1, the average half of the way
+    assert (generator.weight.item(), ema.model.weight.item()) == (-1.0, -0.5)
+    step(torch.zeros(1))
+    assert (generator.weight.item(), ema.model.weight.item()) == (-2.0, -1.25)
+
+
+def test_a_critics_loss_that_forgot_to_detach_costs_the_generator_no_gradient():
+    critic, generator = (torch.tensor(1.0, requires_grad=True) for _ in range(2))
+    seen = []
+    step = train.alternate(
+        lambda x: critic * generator,
+        lambda x: 3 * generator,
+        critic_optimizer=torch.optim.SGD([critic], lr=0.1),
+        generator_optimizer=torch.optim.SGD([generator], lr=0.1),
+        after_critic=lambda: seen.append(generator.grad if generator.grad is None else generator.grad.item()),
+    )
+    step(torch.zeros(1))
+    step(torch.zeros(1))
+    assert seen == [None, 3.0]  # at the second update, what the generator's own loss has left
+
+
 def test_unknown_series_are_named():
     history = History()
     history.append({"loss": torch.tensor(1.0)})
@@ -279,6 +445,9 @@ def test_bad_numbers_are_named():
         Checkpoint("x", every=0)
     with pytest.raises(ValueError, match="n must be at least 1"):
         train.every(0, print)
+    sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(ValueError, match="n_critic must be at least 1, got 0"):
+        train.alternate(torch.sum, torch.sum, critic_optimizer=sgd, generator_optimizer=sgd, n_critic=0)
 
 
 class Terminal:

@@ -49,7 +49,7 @@ def test_the_linear_vae_reaches_probabilistic_pca_and_its_bound_closes(seed):
     best = PCA(2).fit(x.double().numpy()).score(x.double().numpy())
     with torch.no_grad():
         exact = model.log_prob(x).mean().item()
-        elbo = torch.stack([model.elbo(x) for _ in range(50)]).mean().item()
+        elbo = torch.stack([model.elbo(x) for _ in range(200)]).mean().item()  # standard error 0.002
     assert best - 0.02 < exact < best + 1e-4
     assert exact - 0.02 < elbo < exact + 0.01
     assert model.likelihood.sigma == pytest.approx(0.5, rel=0.05)
@@ -220,7 +220,7 @@ def test_a_conditional_model_uses_its_labels(networks, shape):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_conditional_model_learns_what_the_label_says(seed):
-    # measured over five seeds: means within 0.11, standard deviations within 0.06
+    # measured over ten seeds: means within 0.10, standard deviations within 0.03
     torch.manual_seed(seed)
     means = torch.tensor([[2.0, 0.0], [-1.0, 1.0]])
     c = torch.arange(2).repeat(2000)
@@ -230,8 +230,8 @@ def test_a_conditional_model_learns_what_the_label_says(seed):
     fit(minimize(model.loss, optimizer), Batches(x, c, batch_size=200, seed=seed), 400)
     for label in range(2):
         samples = model.sample(5000, torch.full((5000,), label))
-        assert (samples.mean(0) - means[label]).abs().max() < 0.25
-        assert (samples.std(0) - 0.5).abs().max() < 0.15
+        assert (samples.mean(0) - means[label]).abs().max() < 0.2
+        assert (samples.std(0) - 0.5).abs().max() < 0.08
 
 
 def test_labels_become_features_or_channels():

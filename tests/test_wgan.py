@@ -22,7 +22,7 @@ class Particles(nn.Module):
         super().__init__()
         self.points = nn.Parameter(points)
 
-    def forward(self, z):
+    def forward(self, z, *c):
         return self.points[: len(z)].clone()
 
 
@@ -43,7 +43,7 @@ def two_samples(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_penalized_critics_value_is_the_exact_distance_of_the_same_samples(seed):
-    # measured over five seeds: 1.00 to 1.02 of the distance; the soft penalty alone explains W / (2 lambda) = 0.02
+    # measured over ten seeds: 1.00 to 1.03 of the distance; the soft penalty alone explains W / (2 lambda) = 0.02
     x, y = two_samples(seed)
     wgan = WGANGP(Particles(y), MLP(2, 1, hidden=[64, 64]), latent=1, penalty=30.0)
     optimizer = torch.optim.Adam(wgan.critic.parameters(), lr=1e-2, betas=(0.5, 0.9), fused=True)
@@ -64,7 +64,8 @@ def test_a_soft_penalty_makes_the_best_critic_too_steep_by_the_distance_over_twi
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_clipped_critics_value_says_more_about_the_bound_than_about_the_distance(seed):
-    # measured over five seeds: 0.001 of the distance with bound 0.01, 1.4 to 1.7 of it with 0.1
+    # measured over ten seeds: 0.0013 to 0.0014 of the distance with bound 0.01, 1.45 to 1.68 of it with 0.1: a value
+    # that grows like the third power of the bound, as three layers make it
     x, y = two_samples(seed)
     value = {}
     for bound in (0.01, 0.1):
@@ -80,11 +81,11 @@ def test_the_clipped_critics_value_says_more_about_the_bound_than_about_the_dist
         fit(step, Batches(x, batch_size=200, seed=seed), 150)
         assert all(p.abs().max() <= bound + 1e-7 for p in wgan.critic.parameters())
         value[bound] = wgan.value(x).item()
-    assert value[0.01] < 0.05 * exact_w1(x, y)
-    assert value[0.1] > 50 * value[0.01]
+    assert value[0.01] < 0.01 * exact_w1(x, y)
+    assert value[0.1] > 500 * value[0.01]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(5))
 def test_following_the_critic_brings_the_samples_to_the_data(seed):
     # measured over five seeds: the distance falls from 1.0 ... 1.2 to 0.23 ... 0.34, that of two real samples
     torch.manual_seed(seed)
@@ -167,6 +168,24 @@ def test_a_conditional_critic_scores_and_is_penalized_under_the_right_labels():
     assert wgan.value(x, c).item() == pytest.approx((c * (x - fake)[:, 0]).mean().item(), rel=1e-4)
     torch.manual_seed(0)
     assert wgan.generator_loss(x, c).item() == pytest.approx(-(c * fake[:, 0]).mean().item(), rel=1e-4)
+
+
+def test_each_point_is_penalized_under_its_own_label():
+    # score of class c: c x_0^2 / 2, with slope c |x_0|; samples are the data, so the points between are too
+    class Bowls(nn.Module):
+        def forward(self, x):
+            return x[:, :1].square() / 2 * torch.tensor([0.0, 1.0, 2.0])
+
+    x, c = torch.tensor([[0.5, 9.0], [2.0, 9.0], [-3.0, 9.0], [4.0, 9.0]]), torch.tensor([2, 0, 1, 2])
+    wgan = WGANGP(Particles(x.clone()), ClassOutput(Bowls(), classes=3), latent=1, penalty=1.0)
+    assert wgan.critic_loss(x, c).item() == pytest.approx(np.mean([0.0**2, 1.0**2, 2.0**2, 7.0**2]), rel=1e-5)
+
+
+def test_samples_and_losses_follow_the_generators_precision():
+    wgan = small_wgan().double()
+    x = torch.randn(4, 2, dtype=torch.float64)
+    for value in (wgan.sample(3), wgan.critic_loss(x), wgan.generator_loss(x), wgan.value(x)):
+        assert value.dtype == torch.float64
 
 
 @pytest.mark.parametrize("make", [dense_players, lambda *a: conv_players(*a, norm=nn.Identity)])

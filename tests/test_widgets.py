@@ -106,6 +106,10 @@ def test_each_choice_has_its_own_feedback():
     [
         (lambda: Explorer(draw, [], label="k", alt="x"), "at least one value"),
         (lambda: explorer(start=3), "from 0 to 2, got 3"),
+        (lambda: explorer(label=" "), "needs a label and a description: .*label=..., alt='what it shows'"),
+        (lambda: explorer(alt=""), "needs a label and a description"),
+        (lambda: Choice("4", ""), "the choice '4' needs feedback: say why"),
+        (lambda: Choice("4", "\n ", right=True), "the choice '4' needs feedback"),
         (lambda: Quiz([]), "at least one question"),
         (lambda: Question("Why?", [Choice("a", "x", right=True)]), "two or more choices"),
         (lambda: Question("Why?", [Choice("a", "x"), Choice("b", "y")]), "at least one of them right"),

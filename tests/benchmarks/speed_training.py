@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator
 
 import torch
+from timing import loaded, plain_steps, steps_per_second
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
@@ -61,18 +61,12 @@ def encode(nets: nn.ModuleList, x: Tensor) -> tuple[Tensor, Tensor | float]:
     return mu + (0.5 * logvar).exp() * torch.randn_like(mu), kl
 
 
-def plain_steps(nets: nn.ModuleList, x: Tensor) -> Iterator[None]:
-    optimizer = torch.optim.Adam(nets.parameters(), lr=1e-3)
-    loader = DataLoader(Pictures(x), batch_size=BATCH, shuffle=True, drop_last=True)
-    while True:
-        for batch, _ in loader:
-            optimizer.zero_grad()
-            z, kl = encode(nets, batch)
-            loss = F.binary_cross_entropy(nets[1](z).sigmoid(), batch.flatten(1), reduction="sum") + kl
-            loss.backward()
-            optimizer.step()
-            loss.item()  # tutorials add up the loss for printing
-            yield
+def tutorial_steps(nets: nn.ModuleList, x: Tensor) -> Iterator[None]:
+    def loss(batch: Tensor) -> Tensor:
+        z, kl = encode(nets, batch)
+        return F.binary_cross_entropy(nets[1](z).sigmoid(), batch.flatten(1), reduction="sum") + kl
+
+    return plain_steps(loss, nets.parameters(), loaded(Pictures(x), BATCH))
 
 
 def our_steps(nets: nn.ModuleList, x: Tensor) -> Iterator[None]:
@@ -89,16 +83,6 @@ def our_steps(nets: nn.ModuleList, x: Tensor) -> Iterator[None]:
         yield
 
 
-def steps_per_second(steps: Iterator[None], seconds: float) -> float:
-    for _ in range(20):
-        next(steps)
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        next(steps)
-        done += 1
-    return done / (time.perf_counter() - started)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3, help="time for each loop in each round")
@@ -111,8 +95,10 @@ def main() -> None:
         for hidden in (128, 400):
             plain, ours = [], []
             for _ in range(options.rounds):
-                plain.append(steps_per_second(plain_steps(networks(hidden, outputs=outputs), x), options.seconds))
-                ours.append(steps_per_second(our_steps(networks(hidden, outputs=outputs), x), options.seconds))
+                for speeds, steps in ((plain, tutorial_steps), (ours, our_steps)):
+                    loop = steps(networks(hidden, outputs=outputs), x)
+                    # by the clock on the wall: processor time would count both of two threads
+                    speeds.append(steps_per_second(loop, options.seconds, clock=time.perf_counter))
             ratio = statistics.median(b / a for a, b in zip(plain, ours, strict=True))
             a, b = statistics.median(plain), statistics.median(ours)
             print(f"{name:12} {hidden} hidden units   plain {a:5.0f}/s   ours {b:5.0f}/s   {ratio:.1f} x")

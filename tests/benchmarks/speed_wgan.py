@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
+from timing import loaded, steps_per_second
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from course_lib.data import Batches
 from course_lib.models.wgan import WGANGP
@@ -36,13 +35,13 @@ def networks(dim: int, hidden: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
     return MLP(LATENT, dim, hidden=hidden, activation=LEAKY), MLP(dim, 1, hidden=hidden, activation=LEAKY)
 
 
-def plain_steps(
-    generator: nn.Module, critic: nn.Module, batches: Iterable[Tensor], *, penalty: float
+def plain_game(
+    generator: nn.Module, critic: nn.Module, batches: Iterable[Tensor], *, penalty: float, latent: int = LATENT
 ) -> Iterator[None]:
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=RATE, betas=BETAS)
     generator_optimizer = torch.optim.Adam(generator.parameters(), lr=RATE, betas=BETAS)
     for k, real in enumerate(batches, start=1):
-        fake = generator(torch.randn(len(real), LATENT)).detach()
+        fake = generator(torch.randn(len(real), latent)).detach()
         alpha = torch.rand(len(real), 1)
         between = (alpha * real + (1 - alpha) * fake).requires_grad_(True)
         scores = critic(between)
@@ -56,18 +55,12 @@ def plain_steps(
         critic_optimizer.step()
         critic_loss.item()
         if k % CRITIC_UPDATES == 0:
-            generator_loss = -critic(generator(torch.randn(len(real), LATENT))).mean()
+            generator_loss = -critic(generator(torch.randn(len(real), latent))).mean()
             generator_optimizer.zero_grad()
             generator_loss.backward()
             generator_optimizer.step()
             generator_loss.item()
             yield
-
-
-def forever(loader: DataLoader) -> Iterator[Tensor]:
-    while True:
-        for (x,) in loader:
-            yield x
 
 
 def slices(x: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -92,17 +85,6 @@ def our_steps(generator: nn.Module, critic: nn.Module, x: Tensor, *, batch_size:
         yield
 
 
-def steps_per_second(steps: Iterator[None], seconds: float) -> float:
-    """Steps per second of processor time, so that other programs on the machine count less."""
-    for _ in range(5):
-        next(steps)
-    done, started = 0, time.process_time()
-    while time.process_time() - started < seconds:
-        next(steps)
-        done += 1
-    return done / (time.process_time() - started)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3, help="time for each loop in each round")
@@ -118,16 +100,14 @@ def main() -> None:
     ):
         x = torch.rand(20_000, dim)  # speed does not depend on the content
         loops = {
-            "plain": lambda nets, x=x, b=batch_size: plain_steps(
-                *nets, forever(DataLoader(TensorDataset(x), batch_size=b, shuffle=True, drop_last=True)), penalty=10.0
-            ),
-            "plain on slices": lambda nets, x=x, b=batch_size: plain_steps(*nets, slices(x, b), penalty=10.0),
+            "plain": lambda nets, x=x, b=batch_size: plain_game(*nets, loaded(x, b), penalty=10.0),
+            "plain on slices": lambda nets, x=x, b=batch_size: plain_game(*nets, slices(x, b), penalty=10.0),
             "ours": lambda nets, x=x, b=batch_size: our_steps(*nets, x, batch_size=b, penalty=10.0),
         }
         speeds = {name: [] for name in loops}
         for _ in range(options.rounds):
             for name, loop in loops.items():
-                speeds[name].append(steps_per_second(loop(networks(dim, hidden)), options.seconds))
+                speeds[name].append(steps_per_second(loop(networks(dim, hidden)), options.seconds, warm_up=5))
         line = "   ".join(f"{name} {statistics.median(values):.1f}/s" for name, values in speeds.items())
         ratios = [
             statistics.median(b / a for a, b in zip(speeds[name], speeds["ours"], strict=True))

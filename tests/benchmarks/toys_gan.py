@@ -15,30 +15,21 @@ generator, lambda 10. The remedies of each row stand in ``ROWS``. Both train for
 
 from __future__ import annotations
 
-import argparse
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from toys import Judged, Row, command_line, table
 
 from course_lib.data import Draws, toy
-from course_lib.evaluation.classifier_tests import c2st
-from course_lib.evaluation.distances import sliced_wasserstein
-from course_lib.evaluation.modes import mode_coverage
 from course_lib.losses import zero_centered_penalty
 from course_lib.models.gan import GAN
 from course_lib.models.gan_layers import InstanceNoise
 from course_lib.models.wgan import WGANGP
 from course_lib.nn import MLP
-from course_lib.probability import GaussianMixture
 from course_lib.train import EMA, alternate, fit
-
-SAMPLES, DRAWS = 10_000, 10
 
 
 @dataclass(frozen=True)
@@ -92,8 +83,8 @@ ROWS = {
 }
 
 
-def train(recipe: Recipe, seed: int) -> Callable[[int], Tensor]:
-    """Train on fresh draws; a function that draws samples."""
+def train(recipe: Recipe, seed: int) -> Judged:
+    """Train on fresh draws of a toy density."""
     torch.manual_seed(seed)
     generator = MLP(recipe.latent, 2, hidden=recipe.generator, activation=nn.ReLU)
     judge = MLP(2, 1, hidden=recipe.judge, activation=partial(nn.LeakyReLU, 0.2))
@@ -135,49 +126,16 @@ def train(recipe: Recipe, seed: int) -> Callable[[int], Tensor]:
     )
     draws = Draws(toy(recipe.data).sample, batch_size=recipe.batch_size * recipe.n_critic, seed=seed)
     fit(step, draws, recipe.steps)
-    return torch.no_grad()(lambda n: ema.model(torch.randn(n, recipe.latent)))
-
-
-@torch.no_grad()
-def figures(sample: Callable[[int], Tensor], p: GaussianMixture, seed: int) -> dict[str, float]:
-    """All figures of one sampler; the true density's own are the floor."""
-    torch.manual_seed(10_000 + seed)
-    # one pair of samples says little: how many points fall in each mode varies, and with it the distance
-    row = {"sliced W2": np.mean([sliced_wasserstein(p.sample(SAMPLES), sample(SAMPLES)) for _ in range(DRAWS)])}
-    x = sample(SAMPLES)
-    row["C2ST"] = c2st(p.sample(SAMPLES), x).accuracy
-    if len(p.means) == 1:
-        fitted = torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.T))
-        truth = torch.distributions.MultivariateNormal(p.mean, p.covariance)
-        row["KL"] = torch.distributions.kl_divergence(fitted, truth).item()
-    else:
-        found = mode_coverage(x, p)
-        row |= {"modes": found.covered, "near": found.near, "mode KL": found.kl, "spread": found.spread}
-    return row
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="which seeds, not how many")
-    parser.add_argument("--no-plain", action="store_true", help="leave out the recipe without remedies")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    for name in options.rows:
-        recipes = {"remedies": ROWS[name]} if options.no_plain else {"plain": plain(ROWS[name]), "remedies": ROWS[name]}
-        p = toy(ROWS[name].data)
-        _report(name, "truth", figures(p.sample, p, 0))
-        for label, recipe in recipes.items():
-            for seed in options.seeds:
-                start = time.process_time()
-                sample = train(recipe, seed)
-                seconds = time.process_time() - start
-                _report(name, f"{label} | seed {seed} | {seconds:.0f} s", figures(sample, p, seed))
-
-
-def _report(name: str, label: str, row: dict[str, float]) -> None:
-    print(f"{name} | {label} | " + " | ".join(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
+    return Judged(torch.no_grad()(lambda n: ema.model(torch.randn(n, recipe.latent))))
 
 
 if __name__ == "__main__":
-    main()
+    parser = command_line(__doc__, rows=tuple(ROWS))
+    parser.add_argument("--no-plain", action="store_true", help="leave out the recipe without remedies")
+    options = parser.parse_args()
+    rows = []
+    for name in options.rows:
+        if not options.no_plain:
+            rows.append(Row(f"{name}, plain", ROWS[name].data, partial(train, plain(ROWS[name]))))
+        rows.append(Row(name, ROWS[name].data, partial(train, ROWS[name])))
+    table(rows, options.seeds)
