@@ -99,7 +99,7 @@ def _print(data: str, label: str, row: dict[str, float]) -> None:
 
 
 def _from_density(log_prob: Callable[[Tensor], Tensor], p: GaussianMixture, n: int) -> Tensor:
-    """Samples of a density that do not come from its own sampler: rejection from a wider copy of the truth."""
+    """Samples of a density that do not come from its own sampler: weighted draws from wider copies of the truth."""
     wide = GaussianMixture(p.means, 2 * p.covariances)
     wider = GaussianMixture(p.means, 100 * p.covariances)
     flat = GaussianMixture(p.mean[None], 4 * p.covariance[None])
@@ -107,7 +107,4 @@ def _from_density(log_prob: Callable[[Tensor], Tensor], p: GaussianMixture, n: i
     weights = torch.tensor([0.5, 0.25, 0.25]).log()[:, None]
     proposal = (torch.stack([q.log_prob(x) for q in (wide, wider, flat)]) + weights).logsumexp(0)
     log_ratio = torch.cat([log_prob(chunk) for chunk in x.split(100_000)]) - proposal
-    accepted = x[torch.rand(len(x)).log() < log_ratio - log_ratio.max()]
-    if len(accepted) < n:
-        raise RuntimeError(f"only {len(accepted)} of {len(x)} proposals were accepted, {n} are needed")
-    return accepted[torch.randperm(len(accepted))[:n]]
+    return x[torch.multinomial((log_ratio - log_ratio.max()).exp(), n)]

@@ -25,8 +25,8 @@ FAMILIES = ("diffusion", "flow-matching")
 
 # Broad clusters need all noise levels alike. The ring's modes are 1/100 of its radius: there, most of the work is to be
 # done where the noise is small, and the network must change fast.
-BROAD = {"steps": 2000, "batch_size": 256, "hidden": (64, 64, 64), "waves": 0}
-NARROW = {"steps": 5000, "batch_size": 512, "hidden": (128, 128, 128), "waves": 4}
+BROAD = {"steps": 4000, "batch_size": 256, "hidden": (64, 64, 64), "waves": 0}
+NARROW = {"steps": 7000, "batch_size": 512, "hidden": (128, 128, 128), "waves": 4}
 SETTINGS = {"two-clusters-diagonal": BROAD, "two-clusters-flat": BROAD, "ring8": NARROW}
 LR, EMA_DECAY = 4e-3, 0.998
 
