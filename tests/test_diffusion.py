@@ -184,7 +184,7 @@ def test_the_learned_noise_is_the_mean_noise_of_the_mixture(name, seed):
             x_t = p.noised(alpha_t, sigma_t).sample(2000)
             exact = (x_t - alpha_t * p.posterior_mean(x_t, alpha_t=alpha_t, sigma_t=sigma_t)) / sigma_t
             gaps.append((model.split(x_t, t)[1] - exact).square().mean().sqrt().item())
-    assert max(gaps) < 0.25, gaps  # measured over five seeds: up to 0.17 at t = 0.2, 0.07 later
+    assert max(gaps) < 0.25, gaps  # measured over ten seeds: 0.09 to 0.18
 
 
 def test_classes_are_hidden_as_often_as_said_and_otherwise_passed_on():
