@@ -459,6 +459,22 @@ def test_quality_and_spread_are_exact_for_correlated_modes(dim):
     assert mode_coverage(narrow.sample(20_000), p).spread < 0.56
 
 
+def test_few_samples_cover_few_modes_in_either_precision():
+    ring = probability.ring()
+    x = ring.means[:1] + 0.01 * torch.randn(3, 2)
+    for samples in (x, x.double()):
+        found = mode_coverage(samples, ring)
+        assert (found.covered, found.near) == (1, 1.0)
+
+
+def test_a_network_brings_dimensions_to_one_scale_and_cuts_at_even_odds():
+    x, y = torch.randn(2, 4000, 2)
+    y[:, 0] += 1.0
+    scale = torch.tensor([1e-3, 1e3])
+    best = torch.special.ndtr(torch.tensor(0.5)).item()  # of any classifier, for two normals 1 apart
+    assert c2st_network(scale * x, scale * y, hidden=(), steps=500, folds=2).accuracy == pytest.approx(best, abs=0.012)
+
+
 def test_a_uniform_circle_does_not_pass_for_a_ring():
     angle = 2 * math.pi * torch.rand(4000)
     circle = 2 * torch.stack([angle.cos(), angle.sin()], dim=1)
@@ -683,6 +699,11 @@ def test_samples_of_two_precisions_can_be_compared(metric):
         (lambda: features.train_classifier((torch.zeros(8, 1, 8, 8), torch.zeros(7).long())), r"got shape \(7,\)"),
         (lambda: blocks.kth_neighbour(X, X, k=11), "neighbour number 11 among 10"),
         (lambda: blocks.kth_neighbour(X, X, k=0), "neighbour number 0 among 10"),
+        (lambda: bootstrap(lambda: 0.0), r"got \[\] rows"),
+        (lambda: mean_interval(torch.zeros(3, 1)), r"shape \(N,\), at least 2, got \(3, 1\)"),
+        (lambda: c2st(X, X, neighbours=17), "17 neighbours cannot be found"),
+        (lambda: c2st(X, X, neighbours=1, folds=0), "folds must lie between 2 and the 10 rows"),
+        (lambda: c2st(X, torch.randn(40, 2), neighbours=1, folds=11), "the 10 rows of the smaller sample, got 11"),
     ],
 )
 def test_bad_input_is_named(call, message):
