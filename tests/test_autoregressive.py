@@ -276,3 +276,19 @@ def test_activations_and_sizes_are_as_asked():
     network = MaskedMLP(3, 2, hidden=[4, 5], activation=nn.Tanh)
     assert [m.weight.shape for m in network if isinstance(m, MaskedLinear)] == [(4, 3), (5, 4), (6, 5)]
     assert sum(isinstance(m, nn.Tanh) for m in network) == 2
+
+
+def test_a_bounded_network_does_not_run_away_from_the_data():
+    """Weights of a size that makes an unbounded network overflow within a hundred draws."""
+
+    def largest(activation):
+        torch.manual_seed(0)
+        model = mixture_made(100, components=2, hidden=(128,), activation=activation)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(3)
+        return model.sample(50).abs().max().item()
+
+    assert largest(nn.Tanh) < 1e4
+    with pytest.raises(RuntimeError, match="inf"):
+        largest(nn.SiLU)

@@ -27,7 +27,9 @@ def autoregressive(problem: Problem, run: Run) -> Trained:
 
     if problem.dim > 100:
         raise ValueError(f"{problem.dim} masked outputs are too slow to sample one by one: see pixelcnn")
-    model = mixture_made(problem.dim, components=16, hidden=(64, 64) if problem.dim < 8 else (256, 256), spread=3.0)
+    # in a long chain of draws an unbounded network runs away from the data
+    sizes = {"hidden": (64, 64)} if problem.dim < 8 else {"hidden": (256, 256), "activation": nn.Tanh}
+    model = mixture_made(problem.dim, components=16, spread=3.0, **sizes)
     return _density(_minimized(model, problem.points(run), run, lr=5e-3), problem, passes=problem.dim)
 
 

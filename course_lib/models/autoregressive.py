@@ -15,7 +15,7 @@ about the smallest scale, which is how hand-written samplers of such models usua
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -155,17 +155,16 @@ def bernoulli(parameters: Tensor, temperature: float = 1.0) -> Bernoulli:
     return Bernoulli(logits=parameters.squeeze(-1) / temperature, validate_args=True)
 
 
-def mixture_made(
-    dim: int, *, components: int = 10, hidden: Sequence[int] = (128, 128), spread: float = 2.0
-) -> Autoregressive:
+def mixture_made(dim: int, *, components: int = 10, spread: float = 2.0, **options: Any) -> Autoregressive:
     r"""A masked network with mixture-of-logistics conditionals, for real-valued vectors.
 
     Args:
         dim: Number of dimensions D.
         components: Number of components K of each conditional.
-        hidden: Sizes of the hidden layers.
         spread: The component means start evenly spaced from -spread to spread. Components that start in one place
             compete for the nearest mode, and some modes may never get one.
+        **options: Passed on to :class:`course_lib.nn.MaskedMLP`. In many dimensions a bounded ``activation`` keeps a
+            draw far from the data from making the next conditional wide, and so on without end.
 
     Returns:
         A model for data of shape (B, D).
@@ -174,7 +173,7 @@ def mixture_made(
         >>> mixture_made(2, components=3).log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
     """
-    network = MaskedMLP(dim, 3 * components, hidden=hidden)
+    network = MaskedMLP(dim, 3 * components, **options)
     with torch.no_grad():
         means = network[-2].bias.view(dim, 3, components)[:, 1]
         means += torch.linspace(-spread, spread, components)
