@@ -53,9 +53,9 @@ def train(name: str, data_name: str, seed: int) -> Judged:
     draws = Draws(toy(data_name).sample, batch_size=settings["batch_size"], seed=seed)
     fit(minimize(model.loss, optimizer, clip=10.0, ema=ema, schedule=schedule), draws, settings["steps"])
     model = ema.model.eval()
-    # solving the equation costs more than a pass through a network: fewer points, fewer samples
+    # solving the equation for a likelihood costs many passes: fewer points
     sample, log_prob = partial(model.sample, steps=40), partial(model.log_prob, steps=100)
-    return Judged(sample, log_prob, held_out=1000, draws=2)
+    return Judged(sample, log_prob, held_out=1000)
 
 
 if __name__ == "__main__":
