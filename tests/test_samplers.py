@@ -135,7 +135,7 @@ def test_ddim_with_eta_1_is_ddpm_and_with_eta_0_euler(schedule, ends):
 
 @pytest.mark.parametrize("schedule", [LinearBeta(), Straight(), Cosine(), LinearLogSNR()])
 def test_the_shortest_step_is_a_number(schedule):
-    # so short that in single precision the noise that comes between can round to less than none
+    # the step to the next number of single precision: a variance rounded to less than none would give NaN
     x, e = torch.tensor([[0.3, -0.7]]), torch.tensor([[1.0, -1.0]])
     arguments = {"denoise": lambda x, t: 0.5 * x, "schedule": schedule, "noise": lambda x: e}
     for t in 0.01 + 0.98 * torch.rand(100):

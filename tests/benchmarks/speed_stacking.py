@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import torch
-from speed_wgan import plain_game
+from speed_wgan import CRITIC_UPDATES, plain_game
 from timing import loaded, plain_steps
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ from course_lib.nn import MLP, GaussianPixels, dense_networks
 from course_lib.stacking import Together, stack
 from course_lib.train import Step, alternate, fit, minimize
 
-LATENT, N_CRITIC, PENALTY = 2, 5, 0.1
+LATENT, PENALTY = 2, 0.1
 
 
 def adam(model: nn.Module, **options: float) -> torch.optim.Optimizer:
@@ -73,7 +73,7 @@ def wgan_step(model: nn.ModuleDict, seeds: int) -> Step:
         lambda x: seeds * wasserstein_generator_loss(critic(fake(x))),
         critic_optimizer=adam(critic, lr=1e-3),
         generator_optimizer=adam(generator, lr=1e-3),
-        n_critic=N_CRITIC,
+        n_critic=CRITIC_UPDATES,
     )
 
 
@@ -121,7 +121,7 @@ def main() -> None:
     for batch_size in options.batch_size:
         for name, make, make_step, plain, parts in (
             ("VAE", vae, vae_step, plain_vae, 1),
-            ("WGAN-GP", wgan, wgan_step, plain_wgan, N_CRITIC),
+            ("WGAN-GP", wgan, wgan_step, plain_wgan, CRITIC_UPDATES),
         ):
             each = [batches(seed, parts * batch_size) for seed in seeds]
             joined = Together(each, parts=parts)
