@@ -272,9 +272,13 @@ class Draws:
     def __getitem__(self, k: int) -> Tensor:
         """Batch k, shape (B, \\*event); the global random state is left as it was."""
         _require_not_negative(k=k)
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(_mix(self.seed, k))
+        on_gpu, seed = torch.cuda.is_available(), _mix(self.seed, k)
+        with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
+            # not torch.manual_seed, which notes its caller's stack for every kind of device that may still be started:
+            # half a millisecond for each batch, and memory that is never given back
+            torch.default_generator.manual_seed(seed)
+            if on_gpu:
+                torch.cuda.manual_seed(seed)
             return self.sample(self.batch_size)
 
 
