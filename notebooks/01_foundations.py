@@ -417,8 +417,10 @@ fits = {name: best_fit(name, four_apart) for name in divergences}
 for name in divergences:
     mu, std, values = (part[four_apart].tolist() for part in found[name])
     ends = sorted({f"({m:+.1f}, {s:.1f})" for m, s in zip(mu, std, strict=True)})
-    print(f"{name:10} fit {fits[name][0]:+.2f} ± {fits[name][1]:.2f}, "
-          f"value {fits[name][2]:.3f}; ends (mu, sigma): {' '.join(ends)}")  # fmt: skip
+    print(
+        f"{name:10} fit {fits[name][0]:+.2f} ± {fits[name][1]:.2f}, "
+        f"value {fits[name][2]:.3f}; ends (mu, sigma): {' '.join(ends)}"
+    )
 
 # %% tags=["hide-input"]
 
@@ -1042,8 +1044,10 @@ for dim in (1, 8):
         shares.append([kde_divergence(train[:n], test) for n in (few, many)])
     before, after = np.array(shares).T
     remaining[dim] = after.mean() / before.mean()
-    print(f"D = {dim}: {before.mean():.3f} nats with {few} points, {after.mean():.3f} with {many}; "
-          f"{100 * remaining[dim]:.0f} % remain")  # fmt: skip
+    print(
+        f"D = {dim}: {before.mean():.3f} nats with {few} points, {after.mean():.3f} with {many}; "
+        f"{100 * remaining[dim]:.0f} % remain"
+    )
 
 # %% tags=["nbval-check-output"]
 check(

@@ -808,8 +808,10 @@ for digit, detector in detectors.items():
     same_ink_auroc[digit] = auroc(same_ink_score(detector, known), digit)
     nearest_known = NearestNeighbors(n_neighbors=1).fit(known.flatten(1).cpu()[:10_000])
     by_distance = auroc(nearest_known.kneighbors(flat_test)[0][:, 0], digit)
-    print(f"digit {digit} hidden: AUROC {error_auroc[digit]:.2f} by the error, "
-          f"{same_ink_auroc[digit]:.2f} against the same ink, {by_distance:.2f} by pixels")  # fmt: skip
+    print(
+        f"digit {digit} hidden: AUROC {error_auroc[digit]:.2f} by the error, "
+        f"{same_ink_auroc[digit]:.2f} against the same ink, {by_distance:.2f} by pixels"
+    )
 
 # %% tags=["nbval-check-output"]
 check(
