@@ -30,7 +30,7 @@
 #
 # **It builds on** probability, calculus with several variables, and basic PyTorch.
 #
-# **Time**: about 50 seconds in the quick profile and three and a half minutes in the full profile, both processor time of one core of
+# **Time**: about 50 seconds in the quick profile and three minutes in the full profile, both processor time of one core of
 # a busy machine.
 #
 # [Open this chapter in Colab](https://colab.research.google.com/github/example-org/deep-generative-modelling/blob/main/notebooks/01_foundations.ipynb)
