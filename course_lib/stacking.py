@@ -7,8 +7,8 @@ arithmetic. So S models of the same architecture become one whose linear layers 
 
 A batch of S B rows holds the B rows of the first model, then those of the second, and so on. Everything that treats
 rows one by one (activations, losses, samplers, gradient penalties) works as it is. The models share nothing: multiply a
-loss that is a mean over rows by S, and each gets the gradient that it would get alone. What puts two batches one after
-the other before a network, as :class:`.WGAN` does to spare a call, would give rows to the wrong model: call it twice.
+loss that is a mean over rows by S, and each gets the gradient that it would get alone. Only what puts two batches one
+after the other before a network would give rows to the wrong model; :class:`.WGAN` puts them side by side.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from course_lib.data import Draws, toy
 from course_lib.losses import critic_loss, gradient_penalty, wasserstein_generator_loss
 from course_lib.models.autoencoder import Autoencoder
 from course_lib.models.vae import make_vae
+from course_lib.models.wgan import WGAN
 from course_lib.nn import MLP, Constant, GaussianPixels, MaskedLinear, dense_networks
 from course_lib.stacking import StackedLinear, Together, stack, unstack
 from course_lib.train import alternate, fit, minimize
@@ -83,6 +84,18 @@ def test_two_players_together_are_two_players_one_by_one_with_a_gradient_penalty
     for s, (model, batches) in enumerate(zip(models, each, strict=True)):
         train(model, batches, 1)
         same(unstack(together, s), model, tolerance=1e-4)
+
+
+def test_a_stacked_critic_scores_data_and_samples_of_its_own_model():
+    def make():
+        return WGAN(nn.Sequential(Constant(5 * torch.randn(2))), MLP(2, 1, hidden=[8]), latent=1)
+
+    models = several(make)  # what a generator makes depends on the model alone, so that no draw has to be repeated
+    x = torch.randn(3, 4, 2)
+    together, rows = stack(models), x.flatten(0, 1)
+    for loss in ("critic_loss", "generator_loss", "value"):
+        alone = [getattr(model, loss)(x[s]) for s, model in enumerate(models)]
+        torch.testing.assert_close(getattr(together, loss)(rows), torch.stack(alone).mean())
 
 
 def test_a_vae_with_a_learned_sigma_is_stacked_and_taken_apart():

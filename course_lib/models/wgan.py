@@ -98,9 +98,11 @@ class WGAN(nn.Module):
         return wasserstein_generator_loss(self.critic(self.generate(len(x), *c), *c))
 
     def _gap(self, x: Tensor, fake: Tensor, *c: Tensor) -> Tensor:
-        # one pass for both halves: the time of a small network goes into the number of its calls
-        scores = self.critic(torch.cat([x, fake]), *(torch.cat([label, label]) for label in c))
-        return critic_loss(*scores.chunk(2))
+        # one pass for both: the time of a small network goes into the number of its calls. Every example is followed by
+        # its sample, which keeps the rows of a model together where several are stacked
+        pairs = torch.stack([x, fake], dim=1)  # (B, 2, *event)
+        scores = self.critic(pairs.flatten(0, 1), *(label.repeat_interleave(2, dim=0) for label in c))
+        return critic_loss(*scores.unflatten(0, (len(x), 2)).unbind(1))
 
     def _samples_like(self, x: Tensor, *c: Tensor) -> Tensor:
         fake = self.sample(len(x), *c)

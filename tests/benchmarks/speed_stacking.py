@@ -20,8 +20,8 @@ from timing import loaded, plain_steps
 from torch import Tensor, nn
 
 from course_lib.data import Draws, toy
-from course_lib.losses import critic_loss, gradient_penalty, wasserstein_generator_loss
 from course_lib.models.vae import VAE, make_vae
+from course_lib.models.wgan import WGANGP
 from course_lib.nn import MLP, GaussianPixels, dense_networks
 from course_lib.stacking import Together, stack
 from course_lib.train import Step, alternate, fit, minimize
@@ -46,33 +46,24 @@ def vae_step(model: VAE, seeds: int) -> Step:
     return minimize(lambda x: seeds * model.loss(x), adam(model, lr=1e-3))
 
 
-def wgan(seed: int) -> nn.ModuleDict:
+def wgan(seed: int) -> WGANGP:
     torch.manual_seed(seed)
     generator = MLP(LATENT, 2, hidden=(64, 64), activation=nn.ReLU)
-    return nn.ModuleDict({"generator": generator, "critic": MLP(2, 1, hidden=(64, 64), activation=nn.ReLU)})
+    critic = MLP(2, 1, hidden=(64, 64), activation=nn.ReLU)
+    return WGANGP(generator, critic, latent=LATENT, penalty=PENALTY)
 
 
-def plain_wgan(model: nn.ModuleDict, x: Tensor, batch_size: int) -> Iterator[None]:
+def plain_wgan(model: WGANGP, x: Tensor, batch_size: int) -> Iterator[None]:
     batches = loaded(x, batch_size)
-    return plain_game(model["generator"], model["critic"], batches, penalty=PENALTY, latent=LATENT)
+    return plain_game(model.generator, model.critic, batches, penalty=PENALTY, latent=LATENT)
 
 
-def wgan_step(model: nn.ModuleDict, seeds: int) -> Step:
-    generator, critic = model["generator"], model["critic"]
-
-    def fake(x: Tensor) -> Tensor:
-        return generator(torch.randn(len(x), LATENT))
-
-    def loss_of_critic(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            x_fake = fake(x)
-        return seeds * (critic_loss(critic(x), critic(x_fake)) + PENALTY * gradient_penalty(critic, x, x_fake))
-
+def wgan_step(model: WGANGP, seeds: int) -> Step:
     return alternate(
-        loss_of_critic,
-        lambda x: seeds * wasserstein_generator_loss(critic(fake(x))),
-        critic_optimizer=adam(critic, lr=1e-3),
-        generator_optimizer=adam(generator, lr=1e-3),
+        lambda x: seeds * model.critic_loss(x),
+        lambda x: seeds * model.generator_loss(x),
+        critic_optimizer=adam(model.critic, lr=1e-3),
+        generator_optimizer=adam(model.generator, lr=1e-3),
         n_critic=CRITIC_UPDATES,
     )
 
