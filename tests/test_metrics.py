@@ -265,6 +265,17 @@ def test_figures_with_a_generator_are_repeatable_and_leave_the_global_state_alon
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_the_extrapolated_distance_is_the_same_to_the_bit_wherever_memory_was_free():
+    x, y = torch.randn(2, 100, 2)
+    g = torch.Generator()
+    elsewhere = []
+    figures = set()
+    for size in range(100):
+        elsewhere.append(bytearray(100 + 37 * size))  # the next tensors lie in another place
+        figures.add(fid_infinity(x, y, generator=g.manual_seed(4)))
+    assert len(figures) == 1
+
+
 def test_inception_score_knows_its_bounds_and_a_case_between():
     sure = 50 * nn.functional.one_hot(torch.arange(12) % 4).double()
     assert inception_score(sure) == pytest.approx(4)
@@ -666,6 +677,7 @@ def test_samples_of_two_precisions_can_be_compared(metric):
         (lambda: sliced_wasserstein(X, X, p=math.inf), "p inf"),
         (lambda: sliced_wasserstein(X, X, projections=0), "projections 0"),
         (lambda: fid_infinity(X, X, points=1), "got 1 points"),
+        (lambda: fid_infinity(X, X, smallest=0.99), "several sizes, got 10 of 10 samples only: lower smallest"),
         (lambda: fid_infinity(X, X, smallest=0.1), r"larger than the 2 features, .* from 1 to 10"),
         (lambda: frechet_distance(X[0], torch.eye(3), X[0], torch.eye(2)), r"got \(2,\), \(3, 3\), \(2,\), \(2, 2\)"),
         (lambda: frechet_distance(X[0, 0], torch.eye(1), X[0, :1], torch.eye(1)), r"got \(\), \(1, 1\), \(1,\)"),

@@ -12,6 +12,7 @@ symmetric.
 from __future__ import annotations
 
 import warnings
+from statistics import linear_regression
 
 import torch
 from torch import Tensor
@@ -154,11 +155,12 @@ def fid_infinity(
     x, y = (shuffled(z, generator=generator)[:n] for z in (fake, real))
     inverse_sizes = torch.linspace(1 / n, 1 / (smallest * n), points, dtype=torch.float64)
     sizes = [round(1 / inverse) for inverse in inverse_sizes.tolist()]
-    distances = torch.tensor([_average_over_subsets(x, y, size) for size in sizes], dtype=torch.float64)
-    sizes = torch.tensor(sizes, dtype=torch.float64)
-    columns = torch.stack([torch.ones_like(sizes), 1 / sizes], dim=1)  # (points, 2)
-    # small subsets vary more, but there are more of them to average: all points of the line count the same
-    return torch.linalg.lstsq(columns, distances[:, None]).solution[0].item()
+    if len(set(sizes)) == 1:
+        raise ValueError(f"expected subsets of several sizes, got {sizes[0]} of {n} samples only: lower smallest")
+    distances = [_average_over_subsets(x, y, size) for size in sizes]
+    # small subsets vary more, but there are more of them to average: all points of the line count the same. LAPACK
+    # would round the line differently from call to call, by where its arguments happen to lie in memory
+    return linear_regression([1 / size for size in sizes], distances).intercept
 
 
 def _average_over_subsets(x: Tensor, y: Tensor, size: int) -> float:
