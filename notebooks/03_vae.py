@@ -29,7 +29,7 @@
 #
 # **It builds on** chapter 2, the normal distribution, and the Kullback-Leibler divergence.
 #
-# **Time**: about a minute in the quick profile and 8 minutes in the full profile, both measured on one CPU core.
+# **Time**: about 40 seconds in the quick profile and 8 minutes in the full profile, both measured on one CPU core.
 #
 # [Open this chapter in Colab](https://colab.research.google.com/github/example-org/deep-generative-modelling/blob/main/notebooks/03_vae.ipynb)
 

@@ -28,7 +28,7 @@
 #
 # **It builds on** basic PyTorch, conditional probability, entropy, and convolutions.
 #
-# **Time**: about a minute in the quick profile and 4 minutes in the full profile, both measured on one CPU core.
+# **Time**: about 40 seconds in the quick profile and 4 minutes in the full profile, both measured on one CPU core.
 #
 # [Open this chapter in Colab](https://colab.research.google.com/github/example-org/deep-generative-modelling/blob/main/notebooks/04_autoregressive.ipynb)
 
