@@ -815,7 +815,7 @@ check(
 # So let us choose $\beta$ on purpose. The divergence is a **rate**: the nats that the code says about an image, on average. The reconstruction
 # term is a **distortion**: the nats that are still needed to write the image down once the code is known. {cite:t}`alemi2018fixing` read the VAE this way. $\beta$ sets the price of rate.
 #
-# The models of a sweep are stacked, as the linear ones were. They start from the same weights and see the same images with the same coins, so only the price differs.
+# The models of a sweep are stacked, as the linear ones were. They start from the same weights and see the same images with the same coins; only the price differs, and the draws of the codes.
 
 # %%
 

@@ -133,8 +133,8 @@ def fid_infinity(
         The extrapolated distance. It is not biased upwards any more, so it can be slightly negative.
 
     Raises:
-        ValueError: If the samples cannot be compared, the smallest subset has no more samples than features, or there
-            are fewer than 2 points.
+        ValueError: If the samples cannot be compared, the smallest subset has no more samples than features, there are
+            fewer than 2 points, or all subsets would be of one size.
 
     Reference:
         Chong and Forsyth, *Effectively Unbiased FID and Inception Score and where to find them* (2020), section 4.
